@@ -1,0 +1,138 @@
+"""Complex event processing over Redis Streams.
+
+Events are read from Redis Streams into sliding windows, rules written in plain
+Python find patterns in them, and what they find is published as new events.
+The same rules run live, over history and in a notebook, with the same result.
+
+The map, from the bottom up; each package may import only from those above it:
+
+========================  =====================================================
+`cep.errors`, `clock`     every exception; durations, system and test clocks
+`cep.events`              event envelope, payload models, registry, wire format
+`cep.rules`               what a rule means: expressions, windows, patterns
+`cep.engine`, `cep.bus`   the matcher on columns; Redis: publish, read, replay
+`cep.frames`, `sample`    streams as DataFrames; the bundled sample of real data
+`cep.pipeline`            the live runtime: read, order, match, commit, recover
+`cep.backtest`            the same rules over DataFrames
+`cep.cli`                 the command ``cep``
+========================  =====================================================
+
+Names are imported when first used, so ``import cep`` is quick and loads no
+numpy, polars or redis.
+
+>>> import cep
+>>> "rule" in dir(cep)
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cep import sample as sample
+    from cep.backtest import run_rules as run_rules
+    from cep.bus import EmbeddedServer as EmbeddedServer
+    from cep.bus import Publisher as Publisher
+    from cep.bus import connect_redis as connect_redis
+    from cep.events import Event as Event
+    from cep.events import register as register
+    from cep.frames import load as load
+    from cep.pipeline import Pipeline as Pipeline
+    from cep.pipeline import stream as stream
+    from cep.rules import avg as avg
+    from cep.rules import count as count
+    from cep.rules import e as e
+    from cep.rules import emit as emit
+    from cep.rules import first as first
+    from cep.rules import last as last
+    from cep.rules import m as m
+    from cep.rules import max as max
+    from cep.rules import min as min
+    from cep.rules import on as on
+    from cep.rules import py as py
+    from cep.rules import rule as rule
+    from cep.rules import seq as seq
+    from cep.rules import std as std
+    from cep.rules import sum as sum
+    from cep.rules import var as var
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # rules
+    "rule",
+    "on",
+    "seq",
+    "emit",
+    "e",
+    "m",
+    "count",
+    "sum",
+    "avg",
+    "std",
+    "var",
+    "min",
+    "max",
+    "first",
+    "last",
+    "py",
+    # events
+    "Event",
+    "register",
+    # Redis
+    "connect_redis",
+    "EmbeddedServer",
+    "Publisher",
+    # running rules
+    "Pipeline",
+    "stream",
+    "run_rules",
+    # data
+    "load",
+    "sample",
+]
+
+_HOMES = {
+    "cep.rules": [
+        "rule",
+        "on",
+        "seq",
+        "emit",
+        "e",
+        "m",
+        "count",
+        "sum",
+        "avg",
+        "std",
+        "var",
+        "min",
+        "max",
+        "first",
+        "last",
+        "py",
+    ],
+    "cep.events": ["Event", "register"],
+    "cep.bus": ["connect_redis", "EmbeddedServer", "Publisher"],
+    "cep.pipeline": ["Pipeline", "stream"],
+    "cep.backtest": ["run_rules"],
+    "cep.frames": ["load"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = {"sample"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"cep.{name}")
+    if name not in _HOME_OF:
+        msg = f"module 'cep' has no attribute {name!r}"
+        raise AttributeError(msg)
+    found: object = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
