@@ -1,0 +1,55 @@
+"""Redis: connect, embed a server, publish, read by columns, replay.
+
+========================  ====================================================
+`connection`              clients from a URL or the settings; errors in words
+`embedded`                a server that belongs to this process
+`keys`                    which keys there are in Redis and what they hold
+`publisher`               one event, many, columns of a frame
+`reader`                  stream entries to typed columns
+`replay`                  history published again as events
+========================  ====================================================
+
+Names are imported when first used: starting a server does not load numba.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cep.bus.connection import Settings as Settings
+    from cep.bus.connection import clear_errors as clear_errors
+    from cep.bus.connection import connect_redis as connect_redis
+    from cep.bus.connection import masked as masked
+    from cep.bus.embedded import EmbeddedServer as EmbeddedServer
+
+__all__ = [
+    "EmbeddedServer",
+    # connection
+    "connect_redis",
+    "clear_errors",
+    "masked",
+    "Settings",
+]
+
+_HOME_OF = {
+    "EmbeddedServer": "embedded",
+    "connect_redis": "connection",
+    "clear_errors": "connection",
+    "masked": "connection",
+    "Settings": "connection",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        msg = f"module 'cep.bus' has no attribute {name!r}"
+        raise AttributeError(msg)
+    found: object = getattr(import_module(f"cep.bus.{_HOME_OF[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

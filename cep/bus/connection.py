@@ -1,0 +1,308 @@
+"""Connections to Redis: where to, how long to wait, and what goes wrong.
+
+Choices that the rest of `cep.bus` relies on:
+
+* **Protocol 2.** redis-py 8 speaks RESP3 unless told otherwise and then bends
+  some replies back (``legacy_responses``); RESP2 has one shape per reply, which
+  the columnar reader scans itself.
+* **Bytes.** With ``decode_responses`` one byte that is not UTF-8 loses a whole
+  reply, the good neighbours included.
+* **No retry.** redis-py 8 repeats a command ten times by default; an ``XADD``
+  whose reply was lost would then be written twice.
+* **A timeout on every read**, longer than the longest ``BLOCK``: redis-py's
+  default of 5 s cuts long blocks, none at all waits for ever on a dead peer.
+
+A password never shows: not in a ``repr``, a log line, an error or its cause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import redis
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from cep.errors import CepError, ConnectionFailedError, UsageError, near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
+HIDDEN = "***"
+
+# What a URL may set after "?". All else would undo the choices above, or
+# reach redis-py's constructors unchecked.
+_URL_OPTIONS = frozenset(
+    {
+        "client_name",
+        "db",
+        "password",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "socket_timeout",
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_ciphers",
+        "ssl_keyfile",
+        "ssl_min_version",
+        "ssl_password",
+        "username",
+    }
+)
+_SECRET_OPTION = re.compile(r"(?i)([?&;][^=&;]*(?:pass|secret|token)[^=&;]*=)[^&;]*")
+
+
+class Settings(BaseSettings):
+    """What the environment says: ``CEP_REDIS_URL``, ``CEP_REDIS_CA_CERTS``.
+
+    >>> Settings(redis_url="redis://:hunter2@db/0").redis_url
+    SecretStr('**********')
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CEP_", extra="ignore")
+
+    redis_url: SecretStr = SecretStr(DEFAULT_URL)
+    redis_ca_certs: str | None = None
+
+
+def masked(url: str) -> str:
+    """Return ``url`` fit to be shown, whatever mistakes are in it.
+
+    >>> masked("redis://ada:hunter2@db:6379/0")
+    'redis://ada:***@db:6379/0'
+    >>> masked("redis://:p/a@s?s@db/0?ssl_password=x&db=1")
+    'redis://***@db/0?ssl_password=***&db=1'
+    >>> masked("unix:///run/redis.sock?db=2")
+    'unix:///run/redis.sock?db=2'
+    """
+    url = _SECRET_OPTION.sub(rf"\g<1>{HIDDEN}", url)
+    # The last "@", for a password with an unescaped "/", "?" or "@" in it
+    # must not show either.
+    login, at, rest = url.rpartition("@")
+    if not at:
+        return url
+    scheme, separator, login = login.rpartition("://")
+    user, colon, _ = login.partition(":")
+    shown = f"{user}:{HIDDEN}" if user and colon else HIDDEN
+    return f"{scheme}{separator}{shown}@{rest}"
+
+
+def connect_redis(
+    url: str | None = None,
+    *,
+    socket_timeout: float = 10.0,
+    connect_timeout: float = 5.0,
+    longest_block_ms: int = 0,
+    client_name: str = "cep",
+    settings: Settings | None = None,
+) -> redis.Redis:
+    """Return a client for ``url``; nothing is sent before its first command.
+
+    Parameters
+    ----------
+    url
+        ``redis://[user:password@]host:port/db``, ``rediss://`` for TLS, or
+        ``unix://[user:password@]/path.sock?db=0``. None takes the settings'.
+    socket_timeout
+        Seconds to wait for a reply, on top of ``longest_block_ms``.
+    connect_timeout
+        Seconds to wait for a connection.
+    longest_block_ms
+        The longest ``BLOCK`` this client will ask for.
+    client_name
+        How the server lists this connection.
+    settings
+        Instead of those of the environment.
+
+    Raises
+    ------
+    UsageError
+        If the URL cannot be understood or sets an option it may not.
+    """
+    settings = settings or Settings()
+    if url is None:
+        url = settings.redis_url.get_secret_value()
+    options: dict[str, Any] = {
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": connect_timeout,
+        "client_name": client_name,
+    }
+    options |= _options_of(url)
+    options["socket_timeout"] += longest_block_ms / 1000
+    kind = options.pop("connection_class", redis.Connection)
+    if issubclass(kind, redis.SSLConnection):
+        if settings.redis_ca_certs is not None:
+            options.setdefault("ssl_ca_certs", settings.redis_ca_certs)
+    elif misplaced := sorted(name for name in options if name.startswith("ssl_")):
+        raise UsageError(
+            f"{misplaced[0]} in {masked(url)} has no effect without TLS.",
+            "Begin the URL with rediss://.",
+        )
+    pool = redis.ConnectionPool(
+        connection_class=kind,
+        protocol=2,
+        decode_responses=False,
+        retry=Retry(NoBackoff(), 0),
+        **options,
+    )
+    return redis.Redis.from_pool(pool)
+
+
+def address_of(client: redis.Redis) -> str:
+    """Return the URL of a client, masked."""
+    options = client.get_connection_kwargs()
+    login = quote(options.get("username") or "")
+    if options.get("password"):
+        login = f"{login}:{HIDDEN}@" if login else f"{HIDDEN}@"
+    elif login:
+        login += "@"
+    if path := options.get("path"):
+        return f"unix://{login}{path}?db={options.get('db', 0)}"
+    tls = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
+    host, port = options.get("host", "localhost"), options.get("port", 6379)
+    return f"redis{'s' * tls}://{login}{host}:{port}/{options.get('db', 0)}"
+
+
+@contextlib.contextmanager
+def clear_errors(url: str | redis.Redis | None = None) -> Iterator[None]:
+    """Turn what redis-py raises into `ConnectionFailedError` or `UsageError`.
+
+    ``url`` is what to name in the message, masked here; of a client its
+    address. The original error is not chained: its text or its frames' locals
+    could show a password.
+    """
+    try:
+        yield
+    except RedisError as error:
+        raise cleared(error, url) from None
+
+
+def cleared(error: Exception, url: str | redis.Redis | None = None) -> CepError:
+    """Return the error of this package for one of redis-py's or a socket's."""
+    secrets: list[str] = []
+    if isinstance(url, redis.Redis):
+        secrets.append(url.get_connection_kwargs().get("password") or "")
+        where = address_of(url)
+    else:
+        url = url or Settings().redis_url.get_secret_value()
+        where = masked(url)
+        with contextlib.suppress(UsageError):
+            secrets.append(_options_of(url).get("password") or "")
+    text = " ".join(str(error).split()) or type(error).__name__
+    for secret in filter(None, secrets):
+        text = text.replace(secret, HIDDEN)
+    if isinstance(error, AuthenticationError):
+        return ConnectionFailedError(where, text, _REMEDIES["WRONGPASS"])
+    if isinstance(error, BusyLoadingError):
+        return ConnectionFailedError(where, text, _REMEDIES["LOADING"])
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return ConnectionFailedError(
+            where,
+            text,
+            "See whether the server is alive and the network lets us through.",
+        )
+    if isinstance(error, RedisConnectionError | OSError):
+        return ConnectionFailedError(where, text, _remedy_for_link(text))
+    return error_of_reply(f"{getattr(error, 'status_code', None) or ''} {text}", where)
+
+
+def error_of_reply(text: str, where: str) -> CepError:
+    """Return the error for an error reply such as ``NOAUTH ...``.
+
+    ``where`` is shown as it is. Replies about the state of the server or our
+    rights there are a `ConnectionFailedError`, about the command a `UsageError`.
+    """
+    text = " ".join(text.split())
+    for word, remedy in _REMEDIES.items():
+        if word in text.partition(" ")[0] or f"{word} " in text:
+            if word == "WRONGTYPE":
+                return UsageError(f"{where}: {text}.", remedy)
+            return ConnectionFailedError(where, text, remedy)
+    for phrase, remedy in _PHRASES.items():
+        if phrase in text.lower():
+            return ConnectionFailedError(where, text, remedy)
+    return UsageError(
+        f"{where} refused a command: {text}.", "See what the server says."
+    )
+
+
+_REMEDIES = {
+    "NOAUTH": "Put the user and password into the URL: redis://user:password@host.",
+    "WRONGPASS": "Check the user and password in the URL or in CEP_REDIS_URL.",
+    "NOPERM": "Give this user the right to that command and key (ACL SETUSER).",
+    "LOADING": "The server is reading its data from disk; try again shortly.",
+    "READONLY": "This is a replica; connect to its primary.",
+    "OOM": "The server is full; raise its maxmemory or trim streams.",
+    "MISCONF": "The server cannot write to its disk; see its log.",
+    "BUSY": "A script blocks the server; wait for it or use SCRIPT KILL.",
+    "CLUSTERDOWN": "Wait for the cluster to recover.",
+    "MASTERDOWN": "This is a replica without its primary; connect to the primary.",
+    "NOREPLICAS": "Too few replicas are connected for writes; see the server's log.",
+    "WRONGTYPE": "That key is not a stream; choose another name, or delete it.",
+}
+# The same, where redis-py keeps the text but drops the code.
+_PHRASES = {
+    "no permissions": _REMEDIES["NOPERM"],
+    "read only replica": _REMEDIES["READONLY"],
+    "maxmemory": _REMEDIES["OOM"],
+    "authentication required": _REMEDIES["NOAUTH"],
+}
+
+
+def _remedy_for_link(text: str) -> str:
+    said = text.lower()
+    if "certificate" in said or "ssl" in said:
+        return (
+            "Check the certificate; name its authority with CEP_REDIS_CA_CERTS "
+            "or ?ssl_ca_certs=FILE."
+        )
+    if "refused" in said or "no such file" in said:
+        return "Start a server there, or set CEP_REDIS_URL to where one runs."
+    if "not known" in said or "resolution" in said or "no address" in said:
+        return "Check the host name in the URL."
+    if "reset" in said or "closed" in said:
+        return "The server hung up; see its log, and whether it wants rediss://."
+    return "See whether the server is alive and the network lets us through."
+
+
+def _options_of(url: str) -> dict[str, Any]:
+    """Parse a URL; errors quote it masked and carry no cause."""
+    problem = None
+    options: dict[str, Any] = {}
+    try:
+        options = parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError:
+        # The text of these can hold parts of a password.
+        problem = f"Cannot understand the Redis URL {masked(url)}."
+    if problem:
+        raise UsageError(
+            problem,
+            "Write redis://[user:password@]host:port/db, rediss://... for TLS, or "
+            'unix:///path.sock; write "/", "?", "#", "@" and "%" in a password as '
+            "%2F, %3F, %23, %40 and %25.",
+        )
+    taken = {"connection_class", "host", "port", "path"}
+    for name in sorted(options.keys() - taken - _URL_OPTIONS):
+        near = near_miss(name, _URL_OPTIONS)
+        raise UsageError(
+            f"The Redis URL {masked(url)} sets {name}, which is not for it to set.",
+            f"Did you mean {near[0]}?" if near else "Remove it.",
+        )
+    return options
