@@ -61,7 +61,6 @@ def test_every_trade_of_the_capture_is_there():
     assert dict(rows.iter_rows()) == {"market.trade": 55_270, "market.quote": 4_408}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stream", sample.streams())
 def test_every_row_is_a_valid_payload_of_its_type(stream):
     rows = sample.frame(stream)
