@@ -40,7 +40,7 @@ def shown(value: object) -> str:
         return "null"
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  (a foreign __repr__ may do anything)
+    except Exception:  # a foreign __repr__ may do anything
         text = "a value that cannot be shown"
     if len(text) > SHOWN:
         text = text[: SHOWN - 3] + "..."

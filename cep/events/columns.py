@@ -12,13 +12,14 @@ over ``int`` over ``bool``; any other clash makes a second column, named
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,6 +31,9 @@ DTYPES: dict[str, type[np.generic]] = {
     "json": np.int32,
 }
 """Of each kind of field, the dtype of its column's values."""
+
+RAW_KEPT = 4096
+"""How many bytes of an entry a `BadRow` keeps."""
 
 
 @dataclass(slots=True)
@@ -237,3 +241,18 @@ class BadRow:
     raw: bytes
     raw_length: int
     sha256: str
+
+    @staticmethod
+    def of(
+        stream: str,
+        entry_id: str,
+        reason: str,
+        detail: str,
+        fields: Iterable[tuple[bytes, bytes]],
+    ) -> BadRow:
+        """Return the row of an entry with these fields, in the entry's order."""
+        raw = b"\n".join(name + b"=" + value for name, value in fields)
+        digest = hashlib.sha256(raw).hexdigest()
+        return BadRow(
+            stream, entry_id, reason, detail, raw[:RAW_KEPT], len(raw), digest
+        )

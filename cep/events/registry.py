@@ -22,7 +22,7 @@ from cep.errors import (
 from cep.events.schema import FieldSpec, fields_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -126,9 +126,9 @@ class Registry:
             raise UnknownEventVersionError(event_type, version, sorted(versions))
         return found
 
-    def versions(self, event_type: str) -> dict[int, EventType]:
+    def versions(self, event_type: str) -> Mapping[int, EventType]:
         """Return the known versions of a type, empty if the type is unknown."""
-        return dict(self._types.get(event_type, {}))
+        return self._types.get(event_type, {})
 
     def types_of(self, stream: str) -> list[EventType]:
         """Return the newest version of each type whose home is this stream."""

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import (
     TYPE_CHECKING,
@@ -143,11 +143,11 @@ def check_payload(
             where = f"{path}.{field.name}"
             problems.extend(_check(field, value, where, closed_choices))
         elif field.required:
-            problems.append(missing(field, obj, spec, path))
+            problems.append(missing_field(field, obj, spec, path))
     return problems
 
 
-def missing(
+def missing_field(
     field: FieldSpec, obj: Mapping[str, Any], spec: Sequence[FieldSpec], path: str
 ) -> Problem:
     """Return the problem of a required field that is not there, with a near miss."""
@@ -157,6 +157,13 @@ def missing(
     hint = f"is {near[0]!r} a slip for it?" if near else ""
     where = f"{path}.{field.name}"
     return Problem(where, "missing", allowed(field), missing=True, hint=hint)
+
+
+def check_value(
+    field: FieldSpec, value: object, path: str, *, closed_choices: bool = False
+) -> list[Problem]:
+    """Return what is wrong with the value of one field, as `check_payload` does."""
+    return list(_check(field, value, path, closed_choices))
 
 
 def _check(
@@ -231,24 +238,14 @@ def fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:
     return tuple(_spec(name, info) for name, info in model.model_fields.items())
 
 
+def wire_name(name: str, info: FieldInfo) -> str:
+    """Return the key in the JSON object of a model's field."""
+    return info.serialization_alias or info.alias or name
+
+
 def _spec(name: str, info: FieldInfo) -> FieldSpec:
-    alias = info.serialization_alias or info.alias or name
     core = _describe(info.annotation, tuple(info.metadata))
-    return _named(core, alias, required=info.is_required())
-
-
-def _named(core: FieldSpec, name: str, *, required: bool) -> FieldSpec:
-    return FieldSpec(
-        name,
-        core.kind,
-        required,
-        core.nullable,
-        core.choices,
-        core.non_empty,
-        core.shape,
-        core.items,
-        core.fields,
-    )
+    return replace(core, name=wire_name(name, info), required=info.is_required())
 
 
 _AS_TEXT: Final = frozenset(
@@ -309,17 +306,7 @@ def _describe_union(args: tuple[Any, ...], metadata: tuple[Any, ...]) -> FieldSp
     if len(members) != 1:
         return FieldSpec("", "json", nullable=True)
     core = _describe(members[0], metadata)
-    return FieldSpec(
-        "",
-        core.kind,
-        True,
-        nullable or core.nullable,
-        core.choices,
-        core.non_empty,
-        core.shape,
-        core.items,
-        core.fields,
-    )
+    return replace(core, nullable=nullable or core.nullable)
 
 
 def _describe_values(values: tuple[Any, ...]) -> FieldSpec:
