@@ -81,17 +81,28 @@ _KNOWN_NAMES: Final = frozenset(FIELDS)
 _DETAILS_SHOWN: Final = 3
 
 
-def encode(event: Event, *, registry: Registry = registry) -> dict[bytes, bytes]:
+def encode(
+    event: Event, *, registry: Registry = registry, closed_choices: bool = True
+) -> dict[bytes, bytes]:
     """Return the entry of an event: nine fields, then those of ``event.extra``.
 
-    Whatever this returns, `decode` reads back as an equal event. Choices are
-    not judged here but by `Event.new`, so that an event of another service can
-    be written again as it was read.
+    Whatever this returns, `decode` reads back as an equal event. The payload
+    is judged by its declared fields; `Event.new` has also asked its model.
+
+    Parameters
+    ----------
+    event
+        The event to write.
+    registry
+        Where its type is looked up.
+    closed_choices
+        Refuse values outside a field's choices. False is for writing another
+        service's event again as it was read.
 
     Raises
     ------
     InvalidPayloadError
-        If the payload would not be read back, or the entry is too large.
+        If the payload is not valid, or the entry too large to be read back.
     UnknownEventTypeError, UnknownEventVersionError
         If nobody registered the type.
     """
@@ -99,7 +110,9 @@ def encode(event: Event, *, registry: Registry = registry) -> dict[bytes, bytes]
     problems: list[Problem] = []
     data = plain(event.data, "data", problems)
     metadata = plain(event.metadata, "metadata", problems)
-    problems = problems or check_payload(known.fields, data)
+    problems = problems or check_payload(
+        known.fields, data, closed_choices=closed_choices
+    )
     texts = {
         "id": event.id,
         "stream": event.stream,

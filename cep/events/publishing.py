@@ -58,11 +58,14 @@ def publishable_payload(
     payload: dict[str, Any] = {}
     try:
         model = event_type.model.model_validate(given)
-        payload = plain(_dumped(model, problems), "data", problems)
+        payload = _dumped(model, problems)
+        if not problems:
+            payload = plain(payload, "data", problems)
     except ValidationError as error:
         problems = _merged(problems_of(error, event_type.fields), problems)
     except PydanticSerializationError as error:
-        problems.append(Problem("data", f"not JSON ({error})", "JSON values"))
+        unfit = Problem("data", f"not JSON ({error})", "JSON values")
+        problems = problems or [unfit]
     if not problems:
         # A user's model may write what its annotations do not say.
         problems = check_payload(event_type.fields, payload, closed_choices=True)
@@ -81,7 +84,7 @@ def _given(event_type: EventType, data: object) -> tuple[object, list[Problem]]:
         if not issubclass(model, Payload):
             return data, []
         # Judged anew: model_construct and model_copy check nothing.
-        data = data.model_dump(by_alias=True, exclude_unset=True)
+        data = data.model_dump(by_alias=True, exclude_unset=True, warnings=False)
     if not isinstance(data, Mapping):
         wrong = Problem("data", shown(data), "a mapping of fields to values")
         raise InvalidPayloadError(event_type.name, [wrong])
@@ -151,4 +154,4 @@ def _problem(detail: ErrorDetails, fields: Sequence[FieldSpec], path: str) -> Pr
     # Our own words where they explain it, the model's where it asks for more.
     if field is not None and check_value(field, value, where, closed_choices=True):
         return Problem(where, shown(value), allowed(field))
-    return Problem(where, shown(value), detail["msg"])
+    return Problem(where, shown(value), detail["msg"].removeprefix("Input should be "))
