@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cep.bus.connection import connect_redis as connect_redis
     from cep.bus.connection import masked as masked
     from cep.bus.embedded import EmbeddedServer as EmbeddedServer
+    from cep.bus.publisher import Publisher as Publisher
 
 __all__ = [
     "EmbeddedServer",
@@ -31,6 +32,8 @@ __all__ = [
     "clear_errors",
     "masked",
     "Settings",
+    # writing
+    "Publisher",
 ]
 
 _HOME_OF = {
@@ -39,6 +42,7 @@ _HOME_OF = {
     "clear_errors": "connection",
     "masked": "connection",
     "Settings": "connection",
+    "Publisher": "publisher",
 }
 
 
