@@ -15,16 +15,20 @@ EXAMPLES = [
     (
         errors.InvalidDurationError(5, "a bare number says no unit"),
         ValueError,
-        "'5 (int)' is not a duration: a bare number says no unit. Write a number and "
-        "its unit, such as '250ms', '60s', '5m', '1h30m' or '2d', or pass a "
-        "datetime.timedelta.",
+        (
+            "'5 (int)' is not a duration: a bare number says no unit. Write a number "
+            "and its unit, such as '250ms', '60s', '5m', '1h30m' or '2d', or pass a "
+            "datetime.timedelta."
+        ),
     ),
     (
         errors.InvalidIdError("abc", "it has 3 characters"),
         ValueError,
-        "'abc' is not an event id: it has 3 characters. An id is a ULID: 26 upper-case "
-        "Crockford base-32 characters, the first at most '7'. Leave the id out to "
-        "have one made.",
+        (
+            "'abc' is not an event id: it has 3 characters. An id is a ULID: 26 "
+            "upper-case Crockford base-32 characters, the first at most '7'. Leave "
+            "the id out to have one made."
+        ),
     ),
     (
         errors.InvalidPayloadError(
@@ -35,22 +39,29 @@ EXAMPLES = [
             ],
         ),
         ValueError,
-        "market.trade is not valid: data.price is 'abc' (str), allowed: a finite "
-        "number; data.symbol is missing, allowed: a non-empty string (a hint). "
-        "Nothing was written.",
+        (
+            "market.trade is not valid: data.price is 'abc' (str), allowed: a finite "
+            "number; data.symbol is missing, allowed: a non-empty string (a hint). "
+            "Nothing was written."
+        ),
     ),
     (
         errors.UnknownEventTypeError("market.trad", ["market.trade"]),
         LookupError,
-        "Event type 'market.trad' is not known. Did you mean 'market.trade'? Register "
-        "your own types with cep.events.register(type, stream=...) in a module that "
-        "is imported first; cep.events.registry.names() lists the known ones.",
+        (
+            "Event type 'market.trad' is not known. Did you mean 'market.trade'? "
+            "Register your own types with cep.events.register(type, stream=...) in a "
+            "module that is imported first; cep.events.registry.names() lists the "
+            "known ones."
+        ),
     ),
     (
         errors.UnknownEventVersionError("market.trade", 7, [1, 2]),
         LookupError,
-        "market.trade has no version 7; known: 1, 2. Register that version, or write "
-        "one of the known ones.",
+        (
+            "market.trade has no version 7; known: 1, 2. Register that version, or "
+            "write one of the known ones."
+        ),
     ),
     (
         errors.RegistrationError("a.b", 2, "the model is another."),
@@ -72,16 +83,20 @@ EXAMPLES = [
             "prcie", ["market.trade"], ["price"], ["price", "symbol"], "rule 'spike'"
         ),
         LookupError,
-        "rule 'spike': market.trade has no field 'prcie'. Did you mean 'price'? "
-        "Its fields are: price, symbol.",
+        (
+            "rule 'spike': market.trade has no field 'prcie'. Did you mean 'price'? "
+            "Its fields are: price, symbol."
+        ),
     ),
     (
         errors.ConnectionFailedError(
             "redis://:***@host:1", OSError(111, "Connection refused"), "Start it."
         ),
         ConnectionError,
-        "Cannot use Redis at redis://:***@host:1: [Errno 111] Connection refused. "
-        "Start it.",
+        (
+            "Cannot use Redis at redis://:***@host:1: [Errno 111] Connection refused."
+            " Start it."
+        ),
     ),
     (
         errors.EmbeddedServerError("The server did not start.", "See its log."),
@@ -91,27 +106,37 @@ EXAMPLES = [
     (
         errors.OutOfOrderError("order", 3, 5),
         ValueError,
-        "order: event time 3 ns is 2 ns before the last one taken in (5 ns). Sort the "
-        "input by event time, or put a watermark with an out-of-orderness bound in "
-        "front of this step.",
+        (
+            "order: event time 3 ns is 2 ns before the last one taken in (5 ns). Sort"
+            " the input by event time, or put a watermark with an out-of-orderness "
+            "bound in front of this step."
+        ),
     ),
     (
         errors.FencedError("market-ai", "01A", "01B"),
         RuntimeError,
-        "Pipeline 'market-ai' now belongs to another process (owner 01B, we were "
-        "01A). Nothing was committed; run one process per pipeline name.",
+        (
+            "Pipeline 'market-ai' now belongs to another process (owner 01B, we were "
+            "01A). Nothing was committed; run one process per pipeline name."
+        ),
     ),
     (
         errors.StateVersionError("rule 'spike'", "version 3", "version 2"),
         ValueError,
-        "The stored state of rule 'spike' is version 3, this code reads version 2. "
-        "Run the version that wrote it, or start anew under another pipeline name.",
+        (
+            "The stored state of rule 'spike' is version 3, this code reads version "
+            "2. Run the version that wrote it, or start anew under another pipeline "
+            "name."
+        ),
     ),
     (
         errors.GapError("market.events", 12, "5-0"),
         LookupError,
-        "market.events lost 12 entries after 5-0 before they were read. Keep more of "
-        "the stream (larger MAXLEN), or go on without them with on_gap='skip'.",
+        (
+            "market.events lost 12 entries after 5-0 before they were read. Keep more"
+            " of the stream (larger MAXLEN), or go on without them with "
+            "on_gap='skip'."
+        ),
     ),
 ]
 NAMES = [type(error).__name__ for error, _, _ in EXAMPLES]

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
-from cep.events.schema import finite_number, whole_number
+from cep.events.schema import finite_number, whole_number, wire_name
 
 
 def _finite(value: Any) -> float:
@@ -48,6 +55,18 @@ JsonObject: TypeAlias = dict[str, Any]
 
 
 class Payload(BaseModel):
-    """Base of the payload models: nothing is coerced, unknown fields are kept."""
+    """Base of the payload models: nothing is coerced, unknown fields are kept.
+
+    Dumping leaves out optional fields that were not given.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        for name, info in type(self).model_fields.items():
+            key = wire_name(name, info)
+            if name not in self.model_fields_set and dumped.get(key, key) is None:
+                del dumped[key]
+        return dumped

@@ -22,7 +22,6 @@ from cep.events.schema import (
     check_payload,
     check_value,
     missing_field,
-    wire_name,
 )
 
 if TYPE_CHECKING:
@@ -39,8 +38,9 @@ def publishable_payload(
     """Return a payload as it will be written.
 
     Values become what the model makes of them (``5.0`` becomes 5 where an
-    integer belongs, a datetime its text), unknown fields stay where the model
-    allows them, optional fields that were not given are left out.
+    integer belongs, a datetime its text). `Payload` models keep unknown fields
+    and leave out optional ones that were not given; a user's other models are
+    written whole, as they dump themselves.
 
     Parameters
     ----------
@@ -96,15 +96,11 @@ def _given(event_type: EventType, data: object) -> tuple[object, list[Problem]]:
 
 
 def _dumped(model: BaseModel, problems: list[Problem]) -> dict[str, Any]:
-    """Return the JSON values of a model without optional fields not given."""
-    dumped = model.model_dump(mode="json", by_alias=True)
+    """Return the JSON values of a model, noting numbers JSON does not have."""
+    dumped: dict[str, Any] = model.model_dump(mode="json", by_alias=True)
     if not isinstance(model, Payload):
         # In JSON mode pydantic writes NaN as null, which would hide it.
         _find_non_finite(model.model_dump(by_alias=True), "data", problems)
-    for name, info in type(model).model_fields.items():
-        key = wire_name(name, info)
-        if name not in model.model_fields_set and dumped.get(key, key) is None:
-            del dumped[key]
     return dumped
 
 

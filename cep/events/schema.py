@@ -233,9 +233,16 @@ def fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:
     int, bool, str, Literal and Enum of one of these; datetime, UUID, Decimal
     and the like are "str"; lists, dicts, nested models and everything else are
     "json". A field is required if the model demands it, nullable if its
-    annotation admits None.
+    annotation admits None. A model within itself is an object of any members.
     """
-    return tuple(_spec(name, info) for name, info in model.model_fields.items())
+    return _fields(model, ())
+
+
+def _fields(
+    model: type[BaseModel], outer: tuple[type[BaseModel], ...]
+) -> tuple[FieldSpec, ...]:
+    within = (*outer, model)
+    return tuple(_spec(name, info, within) for name, info in model.model_fields.items())
 
 
 def wire_name(name: str, info: FieldInfo) -> str:
@@ -243,8 +250,8 @@ def wire_name(name: str, info: FieldInfo) -> str:
     return info.serialization_alias or info.alias or name
 
 
-def _spec(name: str, info: FieldInfo) -> FieldSpec:
-    core = _describe(info.annotation, tuple(info.metadata))
+def _spec(name: str, info: FieldInfo, outer: tuple[type[BaseModel], ...]) -> FieldSpec:
+    core = _describe(info.annotation, tuple(info.metadata), outer)
     return replace(core, name=wire_name(name, info), required=info.is_required())
 
 
@@ -267,29 +274,32 @@ _PLAIN: Final[tuple[tuple[type, Kind], ...]] = (
 )
 
 
-def _describe(annotation: Any, metadata: tuple[Any, ...]) -> FieldSpec:
+def _describe(
+    annotation: Any, metadata: tuple[Any, ...], outer: tuple[type[BaseModel], ...]
+) -> FieldSpec:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _describe(args[0], (*args[1:], *metadata))
+        return _describe(args[0], (*args[1:], *metadata), outer)
     if origin is Union or origin is types.UnionType:
-        return _describe_union(args, metadata)
+        return _describe_union(args, metadata, outer)
     if origin is Literal:
         return _describe_values(args)
     if origin is not None:
-        return _describe_container(origin, args)
+        return _describe_container(origin, args, outer)
     if not isinstance(annotation, type):
         return FieldSpec("", "json", nullable=True)
     if issubclass(annotation, Enum):
         return _describe_values(tuple(member.value for member in annotation))
     if issubclass(annotation, BaseModel):
-        return FieldSpec("", "json", shape="object", fields=fields_of(annotation))
+        inner = () if annotation in outer else _fields(annotation, outer)
+        return FieldSpec("", "json", shape="object", fields=inner)
     for plain, kind in _PLAIN:
         if issubclass(annotation, plain):
             non_empty = kind == "str" and any(_min_length(m) >= 1 for m in metadata)
             return FieldSpec("", kind, non_empty=non_empty)
     if f"{annotation.__module__}.{annotation.__qualname__}" in _AS_TEXT:
         return FieldSpec("", "str")
-    return _describe_container(annotation, ())
+    return _describe_container(annotation, (), outer)
 
 
 def _min_length(mark: object) -> int:
@@ -298,14 +308,16 @@ def _min_length(mark: object) -> int:
     return getattr(mark, "min_length", None) or 0
 
 
-def _describe_union(args: tuple[Any, ...], metadata: tuple[Any, ...]) -> FieldSpec:
+def _describe_union(
+    args: tuple[Any, ...], metadata: tuple[Any, ...], outer: tuple[type[BaseModel], ...]
+) -> FieldSpec:
     members = [arg for arg in args if arg is not type(None)]
     nullable = len(members) < len(args)
-    if {_describe(member, ()).kind for member in members} == {"int", "float"}:
+    if {_describe(member, (), outer).kind for member in members} == {"int", "float"}:
         return FieldSpec("", "float", nullable=nullable)
     if len(members) != 1:
         return FieldSpec("", "json", nullable=True)
-    core = _describe(members[0], metadata)
+    core = _describe(members[0], metadata, outer)
     return replace(core, nullable=nullable or core.nullable)
 
 
@@ -320,9 +332,12 @@ def _describe_values(values: tuple[Any, ...]) -> FieldSpec:
     return FieldSpec("", "json", nullable=True)
 
 
-def _describe_container(origin: Any, args: tuple[Any, ...]) -> FieldSpec:
+def _describe_container(
+    origin: Any, args: tuple[Any, ...], outer: tuple[type[BaseModel], ...]
+) -> FieldSpec:
     if origin in (list, set, frozenset):
-        items = _describe(args[0], ()) if args and args[0] is not Any else None
+        known = bool(args) and args[0] is not Any
+        items = _describe(args[0], (), outer) if known else None
         return FieldSpec("", "json", shape="array", items=items)
     if origin is dict:
         return FieldSpec("", "json", shape="object")
