@@ -17,6 +17,7 @@ from cep.errors import InvalidPayloadError, Problem, shown
 from cep.events.json_text import plain
 from cep.events.payload import Payload
 from cep.events.schema import (
+    MAX_PROBLEMS,
     FieldSpec,
     allowed,
     check_payload,
@@ -124,10 +125,12 @@ def _merged(first: list[Problem], second: list[Problem]) -> list[Problem]:
 def problems_of(
     error: ValidationError, fields: Sequence[FieldSpec], path: str = "data"
 ) -> list[Problem]:
-    """Return pydantic's errors as problems, told by the fields' declaration."""
+    """Return pydantic's first errors as problems, told by the declared fields."""
     return [
         _problem(detail, fields, path)
-        for detail in error.errors(include_url=False, include_context=False)
+        for detail in error.errors(include_url=False, include_context=False)[
+            :MAX_PROBLEMS
+        ]
     ]
 
 

@@ -33,6 +33,7 @@ import math
 import types
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -58,6 +59,11 @@ Shape: TypeAlias = Literal["any", "array", "object"]
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
+
+# A hostile payload may be wrong in a hundred thousand places: what is told of
+# it, and the work of telling, are bounded.
+MAX_PROBLEMS: Final = 20
+GUESSED_FROM: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +140,18 @@ def check_payload(
 
     Returns
     -------
-    Problems in the order of ``spec``; at most one for each scalar.
+    The first 20 problems, in the order of ``spec``.
     """
     problems: list[Problem] = []
     for field in spec:
+        room = MAX_PROBLEMS - len(problems)
+        if room < 1:
+            break
         if field.name in obj:
             value = obj[field.name]
             where = f"{path}.{field.name}"
-            problems.extend(_check(field, value, where, closed_choices))
+            found = _check(field, value, where, closed_choices)
+            problems.extend(islice(found, room))
         elif field.required:
             problems.append(missing_field(field, obj, spec, path))
     return problems
@@ -153,7 +163,7 @@ def missing_field(
     """Return the problem of a required field that is not there, with a near miss."""
     known = {other.name for other in spec}
     strangers = [key for key in obj if isinstance(key, str) and key not in known]
-    near = near_miss(field.name, strangers[:64], limit=1)
+    near = near_miss(field.name, strangers[:GUESSED_FROM], limit=1)
     hint = f"is {near[0]!r} a slip for it?" if near else ""
     where = f"{path}.{field.name}"
     return Problem(where, "missing", allowed(field), missing=True, hint=hint)
@@ -163,7 +173,7 @@ def check_value(
     field: FieldSpec, value: object, path: str, *, closed_choices: bool = False
 ) -> list[Problem]:
     """Return what is wrong with the value of one field, as `check_payload` does."""
-    return list(_check(field, value, path, closed_choices))
+    return list(islice(_check(field, value, path, closed_choices), MAX_PROBLEMS))
 
 
 def _check(

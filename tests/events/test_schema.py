@@ -118,6 +118,11 @@ def test_nested_values_are_checked_where_they_stand():
     ]
 
 
+def test_a_payload_wrong_in_many_places_is_told_in_twenty():
+    payload = {"channels": [1] * 100_000, "message": {f"k{i}": i for i in range(9999)}}
+    assert len(check_payload(SEND, payload)) == 20
+
+
 @given(payloads_of_types)
 def test_what_may_be_published_may_be_read(known_and_payload):
     known, payload = known_and_payload
