@@ -46,7 +46,8 @@ from typing import (
     get_origin,
 )
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from cep.errors import Problem, near_miss, shown
@@ -241,8 +242,8 @@ def fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:
 
     Annotations become kinds by the JSON that pydantic writes for them: float,
     int, bool, str, Literal and Enum of one of these; datetime, UUID, Decimal
-    and the like are "str"; lists, dicts, nested models and everything else are
-    "json". A field is required if the model demands it, nullable if its
+    and the like are "str"; lists, dicts, nested models, unions and everything
+    else are "json". A field is required if the model demands it, nullable if its
     annotation admits None. A model within itself is an object of any members.
     """
     return _fields(model, ())
@@ -265,17 +266,15 @@ def _spec(name: str, info: FieldInfo, outer: tuple[type[BaseModel], ...]) -> Fie
     return replace(core, name=wire_name(name, info), required=info.is_required())
 
 
-_AS_TEXT: Final = frozenset(
-    {
-        "datetime.datetime",
-        "datetime.date",
-        "datetime.time",
-        "datetime.timedelta",
-        "uuid.UUID",
-        "decimal.Decimal",
-        "pathlib.Path",
-    }
-)
+_ANYTHING: Final = FieldSpec("", "json", nullable=True)
+_BY_JSON_TYPE: Final = {
+    "string": FieldSpec("", "str"),
+    "number": FieldSpec("", "float"),
+    "integer": FieldSpec("", "int"),
+    "boolean": FieldSpec("", "bool"),
+    "array": FieldSpec("", "json", shape="array"),
+    "object": FieldSpec("", "json", shape="object"),
+}
 _PLAIN: Final[tuple[tuple[type, Kind], ...]] = (
     (bool, "bool"),
     (int, "int"),
@@ -297,7 +296,9 @@ def _describe(
     if origin is not None:
         return _describe_container(origin, args, outer)
     if not isinstance(annotation, type):
-        return FieldSpec("", "json", nullable=True)
+        named = getattr(annotation, "__value__", None)  # an alias of "type X = ..."
+        named = named or getattr(annotation, "__supertype__", None)  # a NewType
+        return _describe(named, metadata, outer) if named else _ANYTHING
     if issubclass(annotation, Enum):
         return _describe_values(tuple(member.value for member in annotation))
     if issubclass(annotation, BaseModel):
@@ -307,8 +308,6 @@ def _describe(
         if issubclass(annotation, plain):
             non_empty = kind == "str" and any(_min_length(m) >= 1 for m in metadata)
             return FieldSpec("", kind, non_empty=non_empty)
-    if f"{annotation.__module__}.{annotation.__qualname__}" in _AS_TEXT:
-        return FieldSpec("", "str")
     return _describe_container(annotation, (), outer)
 
 
@@ -326,7 +325,7 @@ def _describe_union(
     if {_describe(member, (), outer).kind for member in members} == {"int", "float"}:
         return FieldSpec("", "float", nullable=nullable)
     if len(members) != 1:
-        return FieldSpec("", "json", nullable=True)
+        return _ANYTHING
     core = _describe(members[0], metadata, outer)
     return replace(core, nullable=nullable or core.nullable)
 
@@ -339,7 +338,7 @@ def _describe_values(values: tuple[Any, ...]) -> FieldSpec:
     for plain, kind in _PLAIN:
         if kept and all(type(value) is plain for value in kept):
             return FieldSpec("", kind, nullable=nullable)
-    return FieldSpec("", "json", nullable=True)
+    return _ANYTHING
 
 
 def _describe_container(
@@ -351,4 +350,13 @@ def _describe_container(
         return FieldSpec("", "json", shape="array", items=items)
     if origin is dict:
         return FieldSpec("", "json", shape="object")
-    return FieldSpec("", "json", nullable=True)
+    return _BY_JSON_TYPE.get(_json_type(origin), _ANYTHING)
+
+
+def _json_type(annotation: Any) -> str:
+    """Return which JSON type pydantic writes for a type, "" if it does not say."""
+    try:
+        schema = TypeAdapter(annotation).json_schema(mode="serialization")
+    except (PydanticUserError, PydanticSchemaGenerationError):
+        return ""
+    return str(schema.get("type", ""))

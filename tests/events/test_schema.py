@@ -1,14 +1,16 @@
 import datetime as dt
 import uuid
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Any, Literal, Optional
+from ipaddress import IPv4Address
+from typing import Any, Literal, NewType, Optional
 
 import msgspec
 import pytest
 from events.strategies import any_payloads_of_types, payloads_of_types
 from hypothesis import given
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from cep.errors import InvalidPayloadError
@@ -164,6 +166,14 @@ class Inner(BaseModel):
     b: float | None = None
 
 
+UserId = NewType("UserId", str)
+
+
+@dataclass
+class Point:
+    x: float
+
+
 class Everything(BaseModel):
     f: float
     i: int
@@ -189,6 +199,12 @@ class Everything(BaseModel):
     anything: Any
     pair: tuple[int, int]
     aliased: str = Field(alias="AliasedName")
+    address: IPv4Address
+    url: AnyUrl
+    span: dt.timedelta
+    renamed: UserId
+    record: Point
+    opaque: object
 
 
 def test_fields_are_derived_from_any_pydantic_model():
@@ -221,8 +237,14 @@ def test_fields_are_derived_from_any_pydantic_model():
         FieldSpec("either", "json", nullable=True),
         FieldSpec("number", "float"),
         FieldSpec("anything", "json", nullable=True),
-        FieldSpec("pair", "json", nullable=True),
+        FieldSpec("pair", "json", shape="array"),
         FieldSpec("AliasedName", "str"),
+        FieldSpec("address", "str"),
+        FieldSpec("url", "str"),
+        FieldSpec("span", "str"),
+        FieldSpec("renamed", "str"),
+        FieldSpec("record", "json", shape="object"),
+        FieldSpec("opaque", "json", nullable=True),
     )
 
 
