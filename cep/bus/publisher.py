@@ -7,6 +7,7 @@ how many entries were confirmed, and what became of the rest is unknown.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,6 +154,94 @@ class Publisher:
         ConnectionFailedError
             If the server did not confirm all; the text says how many it did.
         """
+        rows = self._rows(
+            stream,
+            event_type,
+            columns,
+            event_time,
+            ids=ids,
+            version=version,
+            owners=(correlation_id, user_id),
+            metadata=metadata,
+        )
+
+        def chunks() -> Iterator[tuple[bytes, int]]:
+            for start in range(0, len(rows), CHUNK_ROWS):
+                commands = rows.commands(start, start + CHUNK_ROWS)
+                yield b"".join(commands), len(commands)
+
+        return self._count(chunks(), len(rows), progress)
+
+    def publish_mixed(
+        self,
+        stream: str,
+        batches: Sequence[tuple[str, Mapping[str, Any] | Any, Any]],
+        order: Sequence[int] | NDArray[np.integer[Any]],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Write events of several types to one stream, in a given order.
+
+        Parameters
+        ----------
+        stream
+            Where to write.
+        batches
+            Event type, columns and event times of each type, as
+            `publish_columns` takes them.
+        order
+            For each entry, in the order of writing, the index of the batch
+            whose next row it is. Names each batch as often as it has rows.
+        progress
+            Called after each confirmed chunk with (confirmed, all).
+
+        Returns
+        -------
+        How many were written.
+
+        Raises
+        ------
+        UsageError
+            If ``order`` does not fit the batches, and what `publish_columns`
+            raises. All batches are checked before anything is written.
+        """
+        parts = [self._rows(stream, *batch) for batch in batches]
+        codes = np.asarray(order, np.intp)
+        lengths = [len(part) for part in parts]
+        if np.bincount(codes, minlength=len(parts)).tolist() != lengths:
+            raise UsageError(
+                "The order does not name each batch once per row.",
+                f"The batches have {lengths} rows.",
+            )
+
+        def chunks() -> Iterator[tuple[bytes, int]]:
+            taken = [0] * len(parts)
+            for start in range(0, len(codes), CHUNK_ROWS):
+                chunk = codes[start : start + CHUNK_ROWS]
+                counts = np.bincount(chunk, minlength=len(parts)).tolist()
+                queues = [
+                    iter(part.commands(begin, begin + count))
+                    for part, begin, count in zip(parts, taken, counts, strict=True)
+                ]
+                taken = [a + b for a, b in zip(taken, counts, strict=True)]
+                commands = [next(queues[code]) for code in chunk.tolist()]
+                yield b"".join(commands), len(commands)
+
+        return self._count(chunks(), len(codes), progress)
+
+    def _rows(
+        self,
+        stream: str,
+        event_type: str,
+        columns: Mapping[str, Any] | Any,
+        event_time: Any,
+        *,
+        ids: Any = None,
+        version: int | None = None,
+        owners: tuple[Any, Any] = (None, None),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> _Rows:
+        """Return events of one type, checked as a whole; see `publish_columns`."""
         known = self.registry.get(event_type, version)
         if hasattr(columns, "columns"):
             columns = {name: columns[name] for name in columns.columns}
@@ -168,6 +257,7 @@ class Publisher:
             texts = ulid_texts(*new_ulids(time_ms))
         else:
             texts = _checked_ids(ids, rows, event_type)
+        correlation_id, user_id = owners
         template = _Template(
             self._head(stream),
             stream,
@@ -179,20 +269,16 @@ class Publisher:
         )
         if payloads.longest_text() > _SHORT_TEXT:
             template.check_sizes(payloads, rows, event_type)
+        return _Rows(template, payloads, texts, time_ms)
 
-        def chunks() -> Iterator[tuple[bytes, int]]:
-            for start in range(0, rows, CHUNK_ROWS):
-                stop = min(start + CHUNK_ROWS, rows)
-                times = np.datetime_as_string(time_ms[start:stop].astype(_DATE))
-                yield template.fill(
-                    texts[start:stop],
-                    times.astype("S23").tolist(),
-                    payloads.encode(start, stop),
-                    start,
-                )
-
+    def _count(
+        self,
+        chunks: Iterable[tuple[bytes, int]],
+        rows: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> int:
         done = 0
-        for entries in self._send(chunks(), rows):
+        for entries in self._send(chunks, rows):
             done += len(entries)
             if progress is not None:
                 progress(done, rows)
@@ -210,14 +296,13 @@ class Publisher:
         """Send chunks, one ahead of the replies; yield entry ids chunk by chunk."""
         link = Link(self.redis)
         replies = _Replies(link)
-        confirmed = waiting = 0
+        waiting = 0
         all_read = False
         try:
             for data, count in chunks:
                 link.send(data)
                 if waiting:
                     yield replies.take(waiting)
-                    confirmed += waiting
                 waiting = count
             last = replies.take(waiting)
             all_read = True
@@ -225,11 +310,10 @@ class Publisher:
         except ConnectionFailedError as error:
             if rows == 1:
                 raise
-            confirmed += replies.taken_of_chunk
             raise ConnectionFailedError(
                 error.url_masked,
-                f"{error.cause.rstrip('.')} ({confirmed} of {rows} events were "
-                "confirmed as written)",
+                f"{error.cause.rstrip('.')} ({replies.confirmed} of {rows} events "
+                "were confirmed as written)",
                 error.remedy,
             ) from None
         finally:
@@ -246,11 +330,10 @@ class _Replies:
         self._link = link
         self._reader = hiredis.Reader()
         self._buffer = bytearray(_RECEIVE_BYTES)
-        self.taken_of_chunk = 0
+        self.confirmed = 0
 
     def take(self, count: int) -> list[bytes]:
         """Return ``count`` replies; an error among them is raised at the end."""
-        self.taken_of_chunk = 0
         entries: list[bytes] = []
         error = None
         view = memoryview(self._buffer)
@@ -265,7 +348,7 @@ class _Replies:
                 error = error or reply
             else:
                 entries.append(reply)
-                self.taken_of_chunk += 1
+                self.confirmed += 1
         if error is not None:
             raise error_of_reply(str(error), self._link.address)
         return entries
@@ -318,8 +401,8 @@ class _Template:
         times: list[bytes],
         payloads: list[bytes],
         start: int,
-    ) -> tuple[bytes, int]:
-        """Return the commands of a chunk, and how many they are."""
+    ) -> list[bytes]:
+        """Return the commands of a chunk."""
         columns: list[Iterable[Any]] = [ids, times]
         for owner in self._owners:
             if isinstance(owner, list):
@@ -327,8 +410,7 @@ class _Template:
                 columns += [map(len, part), part]
         columns += [map(len, payloads), payloads]
         template = self._template
-        rows = [template % row for row in zip(*columns, strict=True)]
-        return b"".join(rows), len(rows)
+        return [template % row for row in zip(*columns, strict=True)]
 
     def check_sizes(self, payloads: Payloads, rows: int, event_type: str) -> None:
         """Raise InvalidPayloadError if an entry is too large to be read."""
@@ -341,6 +423,30 @@ class _Template:
                     most = f"at most {MAX_ENTRY_BYTES} bytes"
                     problem = Problem(f"the entry [{index}]", f"{size} bytes", most)
                     raise InvalidPayloadError(event_type, [problem])
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Events of one type, checked, and all that their commands need."""
+
+    template: _Template
+    payloads: Payloads
+    ids: list[bytes]
+    time_ms: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.time_ms)
+
+    def commands(self, start: int, stop: int) -> list[bytes]:
+        """Return the commands of rows ``start`` to ``stop``, or to the end."""
+        stop = min(stop, len(self))
+        times = np.datetime_as_string(self.time_ms[start:stop].astype(_DATE))
+        return self.template.fill(
+            self.ids[start:stop],
+            times.astype("S23").tolist(),
+            self.payloads.encode(start, stop),
+            start,
+        )
 
 
 def _word(word: bytes) -> bytes:

@@ -432,3 +432,26 @@ def test_stopping_in_the_middle_leaves_the_client_usable(redis):
             progress=stop,
         )
     assert redis.ping() is True
+
+
+def test_types_are_interleaved_in_the_given_order(redis):
+    trades = {"symbol": ["A", "B", "C"], "price": [1, 2, 3], "quantity": [1, 1, 1]}
+    quotes = {"symbol": ["D", "E"], "bid": [1, 2], "ask": [3, 4]}
+    batches = [
+        ("market.trade", trades, [10, 20, 30]),
+        ("market.quote", quotes, [15, 25]),
+    ]
+    written = Publisher(redis).publish_mixed("market.events", batches, [0, 1, 1, 0, 0])
+    events = events_in(redis)
+    assert written == 5
+    assert [event.data["symbol"] for event in events] == ["A", "D", "E", "B", "C"]
+    kinds = [event.type.removeprefix("market.") for event in events]
+    assert kinds == ["trade", "quote", "quote", "trade", "trade"]
+
+
+@pytest.mark.parametrize("order", [[0], [0, 0, 0], [0, 1], []])
+def test_an_order_that_does_not_fit_its_batches_writes_nothing(redis, order):
+    columns = {"symbol": ["A", "B"], "price": [1, 2], "quantity": [1, 1]}
+    with pytest.raises(UsageError, match="does not name each batch once per row"):
+        Publisher(redis).publish_mixed("s", [("market.trade", columns, [1, 2])], order)
+    assert not redis.exists("s")
