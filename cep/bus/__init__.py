@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from cep.bus.connection import connect_redis as connect_redis
     from cep.bus.connection import masked as masked
     from cep.bus.embedded import EmbeddedServer as EmbeddedServer
+    from cep.bus.page import StreamPage as StreamPage
     from cep.bus.publisher import Publisher as Publisher
+    from cep.bus.reader import ColumnarReader as ColumnarReader
+    from cep.bus.reader import decode_entries as decode_entries
+    from cep.bus.reader import iterate_range as iterate_range
+    from cep.bus.reader import read_ids as read_ids
+    from cep.bus.reader import read_range as read_range
 
 __all__ = [
     "EmbeddedServer",
@@ -34,6 +40,13 @@ __all__ = [
     "Settings",
     # writing
     "Publisher",
+    # reading
+    "ColumnarReader",
+    "StreamPage",
+    "read_range",
+    "iterate_range",
+    "read_ids",
+    "decode_entries",
 ]
 
 _HOME_OF = {
@@ -43,6 +56,12 @@ _HOME_OF = {
     "masked": "connection",
     "Settings": "connection",
     "Publisher": "publisher",
+    "StreamPage": "page",
+    "ColumnarReader": "reader",
+    "read_range": "reader",
+    "iterate_range": "reader",
+    "read_ids": "reader",
+    "decode_entries": "reader",
 }
 
 
