@@ -2,7 +2,7 @@ from enum import IntEnum, StrEnum
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cep.errors import WireError
@@ -106,6 +106,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), json_values))
 def test_what_is_plain_is_written_and_read_back_unchanged(obj):
     problems = []

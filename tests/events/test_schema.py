@@ -139,6 +139,7 @@ def test_what_may_be_published_may_be_read(known_and_payload):
     )
 
 
+@pytest.mark.slow
 @given(any_payloads_of_types)
 def test_publishing_and_reading_find_the_same_problems(known_and_payload):
     known, payload = known_and_payload
