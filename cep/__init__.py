@@ -31,7 +31,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cep import sample as sample
+    import cep.sample as sample
     from cep.backtest import run_rules as run_rules
     from cep.bus import EmbeddedServer as EmbeddedServer
     from cep.bus import Publisher as Publisher
