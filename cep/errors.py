@@ -207,7 +207,9 @@ class RuleError(CepError, ValueError):
         self.where, self.problem, self.remedy = where, problem, remedy
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem} {self.remedy}".strip()
+        problem, remedy = self.problem.rstrip("."), self.remedy
+        remedy = remedy[:1].upper() + remedy[1:]
+        return f"{self.where}: {problem}. {remedy}".strip()
 
 
 class UnknownFieldError(RuleError, LookupError):

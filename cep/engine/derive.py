@@ -1,0 +1,183 @@
+"""From matches to derived events: ids, lineage, payloads, cooldown.
+
+A derived event's id is a ULID whose time is the completing event's time and
+whose random bits are a hash of rule, version, key, the contributing events'
+ids in binding order and the output's index. Same cause, same id, whatever cut
+the input into batches or restarted the process.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD
+from cep.rules.expressions import Expr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cep.engine.plan import CompiledRule
+    from cep.rules.emission import Emission
+
+DEFAULT_STREAM = "notification.events"
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedEvent:
+    """An output of a rule, ready to be published.
+
+    ``time_ns`` is the completing event's time (for an absence, when it became
+    certain); ``lineage`` the contributing events' ids in binding order, and
+    ``steps`` the step that bound each.
+    """
+
+    id: str
+    type: str
+    stream: str
+    time_ns: int
+    rule: str
+    rule_version: int
+    severity: str
+    key: str
+    data: dict[str, Any]
+    lineage: tuple[str, ...]
+    steps: tuple[str, ...]
+    correlation_id: str = ""
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the envelope's metadata: where the event comes from."""
+        return {
+            "rule": self.rule,
+            "rule_version": self.rule_version,
+            "severity": self.severity,
+            "key": self.key,
+            "lineage": list(self.lineage),
+        }
+
+
+def derived_events(
+    compiled: CompiledRule,
+    *,
+    time_ns: int,
+    key_text: str,
+    key_canonical: str,
+    ids: Sequence[tuple[int, int]],
+    steps: Sequence[str],
+    values: Sequence[Any],
+) -> Iterator[DerivedEvent]:
+    """Yield the outputs of one match; ``values`` are the emitted leaves in order."""
+    from cep.events.ids import derived_ulid, words_to_ulid
+
+    rule = compiled.rule
+    mask = (1 << 64) - 1
+    packed = b"".join(
+        ((hi & mask) << 64 | (lo & mask)).to_bytes(16, "big") for hi, lo in ids
+    )
+    name, key = rule.name.encode(), key_canonical.encode()
+    # Every part has its length before it, so that no two causes read alike.
+    head = b"".join(len(part).to_bytes(4, "big") + part for part in (name, key))
+    head += rule.version.to_bytes(4, "big")
+    lineage = tuple(words_to_ulid(hi & mask, lo & mask) for hi, lo in ids)
+    at = 0
+    for index, emission in enumerate(rule.emissions):
+        n = len(emission.leaves())
+        leaves = iter(values[at : at + n])
+        at += n
+        event_id = derived_ulid(
+            time_ns // NS_PER_MS, head + index.to_bytes(4, "big") + packed
+        )
+        data = _payload(compiled, emission, leaves, event_id, key_text)
+        yield DerivedEvent(
+            id=event_id,
+            type=emission.type,
+            stream=emission.stream or DEFAULT_STREAM,
+            time_ns=time_ns,
+            rule=rule.name,
+            rule_version=rule.version,
+            severity=rule.severity,
+            key=key_text,
+            data=data,
+            lineage=lineage,
+            steps=tuple(steps),
+            correlation_id=key_text if rule.key == ("correlation_id",) else "",
+        )
+
+
+def _payload(
+    compiled: CompiledRule,
+    emission: Emission,
+    leaves: Iterator[Any],
+    event_id: str,
+    key_text: str,
+) -> dict[str, Any]:
+    rule = compiled.rule
+    values = {name: _fill(value, leaves) for name, value in emission.fields.items()}
+    title = emission.title
+    if title is not None:
+        title = title.format_map(_Titles({**values, "key": key_text}))
+    if emission.type == ALERT:
+        return {
+            "rule": rule.name,
+            "rule_version": rule.version,
+            "key": key_text,
+            "severity": rule.severity,
+            "title": title if title is not None else rule.doc or rule.name,
+            "values": values,
+        }
+    data: dict[str, Any] = {}
+    sources = {
+        "id": event_id,
+        "key_list": key_text.split("/") if key_text else [],
+        "empty_list": [],
+    }
+    for name, source in DERIVED_FIELDS.get(emission.type, {}).items():
+        data[name] = sources[source]
+    known = compiled.emitted_fields[emission.type]
+    open_field = OPEN_FIELD.get(emission.type)
+    rest: dict[str, Any] = {}
+    for name, value in values.items():
+        (data if name in known else rest)[name] = value
+    if open_field is not None:
+        data[open_field] = {**data.get(open_field, {}), **rest}
+        if title is not None:
+            data[open_field]["title"] = title
+    return data
+
+
+class _Titles(dict[str, Any]):
+    """Values for a title: an absent one reads as ``?`` whatever its format."""
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        return _Absent() if value is None else value
+
+
+class _Absent:
+    def __format__(self, spec: str) -> str:
+        return "?"
+
+
+def _fill(value: Any, leaves: Iterator[Any]) -> Any:
+    if isinstance(value, Expr):
+        return next(leaves)
+    if isinstance(value, dict):
+        return {k: _fill(v, leaves) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_fill(v, leaves) for v in value]
+    return value
+
+
+def leaf_value(number: float, kind: str, texts: Sequence[str]) -> Any:
+    """Return a kernel's number as the value it stands for; None when absent."""
+    if math.isnan(number):
+        return None
+    if kind in ("str", "json"):
+        return texts[int(number)]
+    if kind == "bool":
+        return bool(number)
+    if kind == "int" or (kind == "any" and number.is_integer()):
+        return int(number)
+    return number

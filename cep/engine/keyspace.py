@@ -1,0 +1,147 @@
+"""Keys as small integers: one space for each combination of key fields.
+
+Rules and windows with the same key fields share a space, so an event's key is
+looked up once. Keys whose state has run empty are given back (`release`), and
+their numbers are used again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cep.engine.kernels.jit import kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cep.engine.interner import Interner
+
+KeyValue = str | float | int | bool
+Key = tuple[KeyValue, ...]
+
+
+@kernel
+def _lookup(codes, remap, out):
+    """Map string codes to key numbers; returns how many were unknown."""
+    unknown = 0
+    for i in range(codes.size):
+        x = codes[i]
+        if x == x:
+            k = remap[int(x)] if int(x) < remap.size else -1
+            if k < 0:
+                unknown += 1
+            out[i] = k
+        else:
+            out[i] = -1
+    return unknown
+
+
+class KeySpace:
+    """The keys of one combination of fields.
+
+    ``kinds`` says of each field whether its column holds "str" codes, or
+    numbers as "float", "int" or "bool".
+    """
+
+    def __init__(
+        self, columns: tuple[int, ...], kinds: tuple[str, ...], strings: Interner
+    ) -> None:
+        self.columns, self.kinds, self.strings = columns, kinds, strings
+        self.keys: list[Key | None] = []
+        self._numbers: dict[Key, int] = {}
+        self._remap = np.full(64, -1, np.int64)
+        self._free: list[int] = []
+        if not columns:
+            self.number(())
+
+    def __len__(self) -> int:
+        """How many numbers are in use or were; state tables have this length."""
+        return len(self.keys)
+
+    @property
+    def live(self) -> int:
+        """How many keys there are."""
+        return len(self._numbers)
+
+    def number(self, key: Key) -> int:
+        """Return the number of a key, a new one when it is new."""
+        found = self._numbers.get(key)
+        if found is None:
+            if self._free:
+                found = self._free.pop()
+                self.keys[found] = key
+            else:
+                found = len(self.keys)
+                self.keys.append(key)
+            self._numbers[key] = found
+            if self.kinds == ("str",):
+                code = self.strings.code(str(key[0]))
+                if code >= self._remap.size:
+                    grown = np.full(max(2 * self._remap.size, code + 1), -1, np.int64)
+                    grown[: self._remap.size] = self._remap
+                    self._remap = grown
+                self._remap[code] = found
+        return found
+
+    def release(self, number: int) -> None:
+        """Forget a key; its number may be given to another."""
+        key = self.keys[number]
+        assert key is not None
+        del self._numbers[key]
+        self.keys[number] = None
+        self._free.append(number)
+        if self.kinds == ("str",):
+            self._remap[self.strings.code(str(key[0]))] = -1
+
+    def numbers(self, cols: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return each row's key number, -1 where a key field is absent."""
+        n = cols.shape[1]
+        if not self.columns:
+            return np.zeros(n, np.int64)
+        out = np.empty(n, np.int64)
+        if self.kinds == ("str",):
+            codes = cols[self.columns[0]]
+            if _lookup(codes, self._remap, out):
+                new = np.unique(codes[(out < 0) & (codes == codes)])
+                for code in new:
+                    self.number((self.strings.text(int(code)),))
+                _lookup(codes, self._remap, out)
+            return out
+        parts = cols[list(self.columns)]
+        present = ~np.isnan(parts).any(axis=0)
+        out[~present] = -1
+        if present.any():
+            distinct, inverse = np.unique(
+                parts[:, present], axis=1, return_inverse=True
+            )
+            found = [self.number(self._key(column)) for column in distinct.T]
+            out[present] = np.array(found, np.int64)[inverse.reshape(-1)]
+        return out
+
+    def _key(self, values: NDArray[np.float64]) -> Key:
+        return tuple(
+            self._value(value, kind)
+            for value, kind in zip(values.tolist(), self.kinds, strict=True)
+        )
+
+    def _value(self, value: float, kind: str) -> KeyValue:
+        if kind == "str":
+            return self.strings.text(int(value))
+        if kind == "bool":
+            return bool(value)
+        return int(value) if value.is_integer() else value
+
+    def text(self, number: int) -> str:
+        """Return a key as derived events show it: its values joined by ``/``."""
+        return "/".join(map(str, self.keys[number] or ()))
+
+    def canonical(self, number: int) -> str:
+        """Return a key unmistakably, for ids and state: a JSON array."""
+        return json.dumps(self.keys[number], ensure_ascii=False, separators=(",", ":"))
+
+    def from_canonical(self, text: str) -> int:
+        """Return the number of a key written by `canonical`."""
+        return self.number(tuple(json.loads(text)))

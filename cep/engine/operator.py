@@ -1,0 +1,842 @@
+"""The engine: a pure function from (state, batch, watermark) to outputs.
+
+`Operator` holds the state of a set of rules. `ingest` turns one stream's
+columns into engine rows, `step` takes released rows in event-time order and
+returns what they derive. It knows no Redis, no DataFrame and no clock: live,
+history and a distributed engine are edges around it.
+
+State is per (rule, key) and per (window, key). `delta` returns what changed
+since the last call as bytes by field name, `snapshot` everything, `restore`
+puts either back; from any event boundary on, results are identical.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from cep.engine.batch import Batch
+from cep.engine.derive import DerivedEvent, derived_events, leaf_value
+from cep.engine.kernels import nfa, vm, windows
+from cep.engine.plan import Plan
+from cep.errors import StateVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from cep.engine.plan import CompiledRule, ComputedColumn, WindowGroup
+    from cep.events.columns import Column, EventColumns
+    from cep.rules.rule import Rule
+
+STATE_VERSION = 1
+NS_PER_MS = 1_000_000
+_ENGINE_FIELD = "engine"
+# Keys with nothing left to remember are given back when this many have piled
+# up: sweeping is linear in the keys, so it must be rare.
+SWEEP_AT = 10_000
+
+
+@dataclass(slots=True)
+class RuleCounts:
+    """What one rule has done so far; every number only grows but ``live``."""
+
+    matches: int = 0
+    emitted: int = 0
+    suppressed: int = 0
+    timeouts: int = 0
+    dropped_partials: int = 0
+    live_partials: int = 0
+    tripped: bool = False
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What a step derived, in order of event time."""
+
+    events: list[DerivedEvent] = field(default_factory=list)
+
+
+class Operator:
+    """Runs rules over batches.
+
+    Parameters
+    ----------
+    rules
+        The rules, in the order in which their outputs are put out.
+
+    Examples
+    --------
+    >>> from cep.rules import count, e, emit, on, rule
+    >>> @rule("first-of-many", key="symbol")
+    ... def burst():
+    ...     busy = on("market.trade").where(count().over("1s") >= 3)
+    ...     return busy, emit(price=e.price)
+    >>> operator = Operator([burst])
+    >>> sorted(operator.reads["market.trade"])
+    ['price', 'symbol']
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.plan = Plan(rules)
+        self.reads = self.plan.reads()
+        programs = self.plan.programs
+        self._code, self._slices = programs.code, programs.slices
+        self._consts = programs.consts
+        self._windows = [_Windows(group, self) for group in self.plan.windows]
+        self._rules = [_RuleState(compiled, self) for compiled in self.plan.compiled]
+        self._parts: list[_Windows | _RuleState] = [*self._windows, *self._rules]
+        self._order = 0
+        self._swept = 0
+        self._removed: dict[str, None] = {}
+
+    # Events in ---------------------------------------------------------------
+
+    def ingest(self, columns: EventColumns, stream: int) -> Batch:
+        """Turn good rows of one stream into engine rows, order kept.
+
+        ``stream`` is the stream's number, which decides the order of rows with
+        equal event times.
+        """
+        plan, n = self.plan, len(columns)
+        cols = np.full((plan.column_count, n), np.nan)
+        code_of = {name: code for code, name in enumerate(plan.types)}
+        codes = np.array([code_of.get(t, -1) for t in columns.types] or [-1], np.int64)
+        types = codes[columns.type_code] if n else np.zeros(0, np.int64)
+        for number, column in plan.inputs.items():
+            self._load(cols[number], column.name, column.kind, columns, types)
+        return Batch(
+            columns.time_ms * NS_PER_MS,
+            np.full(n, stream, np.int64),
+            columns.entry_ms,
+            columns.entry_seq,
+            types,
+            columns.id_hi.view(np.int64),
+            columns.id_lo.view(np.int64),
+            cols,
+        )
+
+    def _load(
+        self,
+        out: NDArray[np.float64],
+        name: str,
+        kind: str,
+        columns: EventColumns,
+        types: NDArray[np.int64],
+    ) -> None:
+        if name == "@type":
+            out[:] = types
+            return
+        strings = self.plan.strings
+        if kind == "str" and name in ("correlation_id", "user_id"):
+            envelope = columns.fields.get(f"@{name}")
+            if envelope is not None:
+                _copy(out, envelope, kind, strings.codes, absent="")
+        if name == "event_time":
+            out[:] = columns.time_ms / 1000.0
+        elif name == "type":
+            out[:] = strings.codes(columns.types)[columns.type_code]
+        elif name == "stream":
+            out[:] = strings.code(columns.stream)
+        for field_name, column in columns.fields.items():
+            if field_name.rpartition(":")[2] == name:
+                _copy(out, column, kind, strings.codes)
+
+    def step(self, batch: Batch, watermark_ns: int) -> Outputs:
+        """Take in rows in release order and let time pass to the watermark.
+
+        ``batch`` must be sorted by (time, stream, entry id) and lie below the
+        watermark; rows of earlier steps must not be later than its first.
+        """
+        n = len(batch)
+        order = np.arange(self._order, self._order + n, dtype=np.int64)
+        self._order += n
+        outputs = Outputs()
+        if n:
+            keys = [space.numbers(batch.cols) for space in self.plan.keyspaces]
+            for computed in self.plan.computed:
+                self._compute(computed, batch)
+            for window in self._windows:
+                window.feed(batch, keys[window.group.keyspace])
+            for rule in self._rules:
+                rule.feed(batch, keys[rule.compiled.keyspace], order, outputs.events)
+        for rule in self._rules:
+            rule.pass_time(watermark_ns, outputs.events)
+        if len(self._rules) > 1:
+            outputs.events.sort(key=lambda event: event.time_ns)
+        if sum(s.live for s in self.plan.keyspaces) > self._swept + SWEEP_AT:
+            self.sweep(watermark_ns)
+        return outputs
+
+    def rows_of(self, batch: Batch, types: Sequence[int]) -> NDArray[np.int64]:
+        """Return the rows whose type is one of ``types``."""
+        if len(types) == 1:
+            return np.flatnonzero(batch.type == types[0])
+        return np.flatnonzero(np.isin(batch.type, types))
+
+    def run_program(
+        self, program: int, batch: Batch, rows: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Run a program of the event alone over some rows."""
+        out = np.empty(rows.size)
+        begin, end = self._slices[program]
+        vm.run_rows(
+            self._code,
+            begin,
+            end,
+            self._consts,
+            self.plan.strings.tables(),
+            batch.cols,
+            rows,
+            out,
+        )
+        return out
+
+    def _compute(self, computed: ComputedColumn, batch: Batch) -> None:
+        types = [self.plan.types.index(t) for t in computed.types]
+        rows = self.rows_of(batch, types)
+        if computed.program is not None:
+            batch.cols[computed.column, rows] = self.run_program(
+                computed.program, batch, rows
+            )
+            return
+        assert computed.python is not None
+        texts, inputs = self.plan.strings.texts, self.plan.inputs
+        for i in rows.tolist():
+            args = [
+                leaf_value(
+                    batch.cols[c, i],
+                    inputs[c].kind if c in inputs else "float",
+                    texts,
+                )
+                for c in computed.reads
+            ]
+            result: Any = computed.python.function(*args)
+            if isinstance(result, str):
+                result = self.plan.strings.code(result)
+            batch.cols[computed.column, i] = np.nan if result is None else result
+
+    # State -------------------------------------------------------------------
+
+    def counts(self) -> dict[str, RuleCounts]:
+        """Return each rule's counts."""
+        return {r.compiled.rule.name: r.counts() for r in self._rules}
+
+    def keys(self) -> int:
+        """Return how many keys have state."""
+        return sum(space.live for space in self.plan.keyspaces)
+
+    def delta(self) -> dict[str, bytes | None]:
+        """Return the state that changed since the last call; None: the field goes."""
+        changed: dict[str, bytes | None] = dict.fromkeys(self._removed, None)
+        self._removed.clear()
+        for part in self._parts:
+            part.delta(changed)
+        changed[_ENGINE_FIELD] = _pack({"order": self._order})
+        return changed
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Return the whole state."""
+        fields: dict[str, bytes | None] = {}
+        for part in self._parts:
+            part.mark_all()
+            part.delta(fields)
+        fields[_ENGINE_FIELD] = _pack({"order": self._order})
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def restore(self, state: Mapping[str, bytes]) -> list[str]:
+        """Put back a snapshot; returns the fields of rules that are not here.
+
+        Raises
+        ------
+        StateVersionError
+            If a field was written by other code or is damaged.
+        """
+        parts = {part.prefix: part for part in self._parts}
+        unknown = []
+        for name, blob in state.items():
+            if name == _ENGINE_FIELD:
+                self._order = _unpack(name, blob)["order"]
+                continue
+            kind, identity, key = name.split("|", 2)
+            part = parts.get(f"{kind}|{identity}|")
+            if part is None:
+                unknown.append(name)
+            else:
+                part.restore(key, _unpack(name, blob))
+        return unknown
+
+    def sweep(self, watermark_ns: int) -> int:
+        """Give back keys that have nothing left to remember; returns how many."""
+        swept = 0
+        for space in self.plan.keyspaces:
+            if not space.columns:
+                continue
+            idle = np.array([key is not None for key in space.keys])
+            users = [part for part in self._parts if part.space is space]
+            for user in users:
+                user.mark_idle(watermark_ns, idle)
+            for k in np.flatnonzero(idle).tolist():
+                for user in users:
+                    self._removed[user.forget(k)] = None
+                space.release(k)
+                swept += 1
+        self._swept = self.keys()
+        return swept
+
+
+def _copy(
+    out: NDArray[np.float64],
+    column: Column,
+    kind: str,
+    codes_of: Any,
+    absent: str | None = None,
+) -> None:
+    """Copy a column's valid rows; a column of the other kind is another type's."""
+    is_text = column.texts is not None
+    if is_text != (kind == "str"):
+        return
+    valid = np.ones(len(out), bool) if column.valid is None else column.valid
+    if is_text:
+        texts = column.texts or []
+        if not texts:
+            return
+        if absent in texts:
+            valid = valid & (column.values != texts.index(absent))
+        out[valid] = codes_of(texts)[column.values[valid]]
+    elif valid.all():
+        out[:] = column.values
+    else:
+        out[valid] = column.values[valid]
+
+
+def _pack(value: Any) -> bytes:
+    body = msgspec.msgpack.encode(value)
+    head = STATE_VERSION.to_bytes(2, "big") + zlib.crc32(body).to_bytes(4, "big")
+    return head + body
+
+
+def _unpack(name: str, blob: bytes) -> Any:
+    version = int.from_bytes(blob[:2], "big")
+    if len(blob) < 6 or version != STATE_VERSION:
+        raise StateVersionError(name, f"version {version}", f"version {STATE_VERSION}")
+    if zlib.crc32(blob[6:]) != int.from_bytes(blob[2:6], "big"):
+        raise StateVersionError(
+            name,
+            "damaged (its checksum is wrong)",
+            "an undamaged one",
+            "Start anew under another pipeline name, or restore a backup.",
+        )
+    return msgspec.msgpack.decode(blob[6:])
+
+
+def _grown(array: NDArray[Any], rows: int, fill: Any = 0) -> NDArray[Any]:
+    """Return a copy with ``rows`` rows."""
+    out = np.full((rows, *array.shape[1:]), fill, array.dtype)
+    out[: len(array)] = array
+    return out
+
+
+def _doubled(rows: int, need: int) -> int:
+    while rows < need:
+        rows *= 2
+    return rows
+
+
+class _Windows:
+    """The state of one group of windows."""
+
+    def __init__(self, group: WindowGroup, operator: Operator) -> None:
+        self.group, self.operator = group, operator
+        self.space = operator.plan.keyspaces[group.keyspace]
+        self.spec = group.spec()
+        self.types = [operator.plan.types.index(t) for t in group.types]
+        self.prefix = f"w|{group.id}:{len(group.values)}|"
+        values, queues = len(group.values), group.queues
+        counters = np.zeros(windows.COUNTER_WIDTH, np.int64)
+        counters[windows.C_BLOCK_FREE] = -1
+        self.store = windows.Store(
+            keys=np.zeros((0, windows.KEY_WIDTH), np.int64),
+            acc=np.zeros((0, values, windows.ACC_WIDTH)),
+            queues=np.zeros((0, queues, 4), np.int64),
+            times=np.zeros((64, windows.BLOCK), np.int64),
+            rows=np.zeros((64, windows.BLOCK, max(1, values))),
+            links=np.zeros((64, 2), np.int64),
+            counters=counters,
+            dirty=np.zeros(0, np.int64),
+        )
+
+    def ensure_keys(self) -> None:
+        """Make room for every key of the space."""
+        need, have = len(self.space), len(self.store.keys)
+        if need <= have:
+            return
+        rows = _doubled(max(have, 16), need)
+        store = self.store
+        keys = _grown(store.keys, rows)
+        keys[have:, windows.Q_HEAD] = keys[have:, windows.Q_TAIL] = -1
+        queues = _grown(store.queues, rows)
+        queues[have:, :, windows.Q_HEAD] = queues[have:, :, windows.Q_TAIL] = -1
+        self.store = store._replace(
+            keys=keys,
+            acc=_grown(store.acc, rows),
+            queues=queues,
+            dirty=_grown(store.dirty, rows),
+        )
+
+    def ensure_blocks(self, more: int) -> None:
+        """Make room for ``more`` blocks."""
+        store, c = self.store, self.store.counters
+        need = int(c[windows.C_BLOCK_BUMP]) + more
+        if need > len(store.links):
+            rows = _doubled(len(store.links), need)
+            self.store = store._replace(
+                times=_grown(store.times, rows),
+                rows=_grown(store.rows, rows),
+                links=_grown(store.links, rows),
+            )
+
+    def feed(self, batch: Batch, key: NDArray[np.int64]) -> None:
+        """Take in a batch and write the aggregates into its columns."""
+        self.ensure_keys()
+        rows = self.operator.rows_of(batch, self.types)
+        if self.group.where is None:
+            enters = np.ones(rows.size, np.bool_)
+        else:
+            enters = self.operator.run_program(self.group.where, batch, rows) == 1.0
+        at = 0
+        while True:
+            at = windows.feed(
+                self.spec, self.store, rows, enters, key, batch.time, batch.cols, at
+            )
+            if at == rows.size:
+                return
+            self.ensure_blocks(len(self.store.links))
+
+    def mark_all(self) -> None:
+        """Let the next delta hold every key."""
+        self.ensure_keys()
+        n = len(self.space)
+        self.store.dirty[:n] = np.arange(n)
+        self.store.keys[:n, windows.K_DIRTY] = 1
+        self.store.counters[windows.C_DIRTY] = n
+
+    def delta(self, out: dict[str, bytes | None]) -> None:
+        """Add the changed keys to ``out`` and start afresh."""
+        store, c = self.store, self.store.counters
+        for k in store.dirty[: c[windows.C_DIRTY]].tolist():
+            store.keys[k, windows.K_DIRTY] = 0
+            if self.space.keys[k] is None:
+                continue
+            name = self.prefix + self.space.canonical(k)
+            n = int(store.keys[k, windows.K_ROWS])
+            if n == 0:
+                out[name] = None
+                continue
+            times = np.empty(n, np.int64)
+            rows = np.empty((n, store.rows.shape[2]))
+            windows.export_key(store, k, times, rows)
+            out[name] = _pack(
+                [
+                    times.tobytes(),
+                    rows.tobytes(),
+                    store.acc[k].tobytes(),
+                    int(store.keys[k, windows.K_LAST]),
+                ]
+            )
+        c[windows.C_DIRTY] = 0
+
+    def restore(self, key: str, blob: list[Any]) -> None:
+        """Put one key's window back."""
+        k = self.space.from_canonical(key)
+        self.ensure_keys()
+        times = np.frombuffer(blob[0], np.int64)
+        width = self.store.rows.shape[2]
+        rows = np.frombuffer(blob[1], np.float64).reshape(-1, width)
+        acc = np.frombuffer(blob[2], np.float64).reshape(self.store.acc.shape[1:])
+        self.ensure_blocks((times.size // windows.BLOCK + 2) * (1 + self.group.queues))
+        windows.import_key(self.spec, self.store, k, times, rows, acc)
+        self.store.keys[k, windows.K_LAST] = blob[3]
+
+    def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
+        """Clear ``idle`` for keys that this part still needs."""
+        self.ensure_keys()
+        keys = self.store.keys[: len(idle)]
+        idle &= (keys[:, windows.K_ROWS] == 0) | (
+            keys[:, windows.K_LAST] + self.group.length_ns <= watermark_ns
+        )
+
+    def forget(self, k: int) -> str:
+        """Drop a key's rows; returns its state field."""
+        windows.evict(self.spec, self.store, k, np.iinfo(np.int64).max)
+        self.store.keys[k, windows.K_LAST] = 0
+        return self.prefix + self.space.canonical(k)
+
+
+class _RuleState:
+    """The state of one rule."""
+
+    def __init__(self, compiled: CompiledRule, operator: Operator) -> None:
+        self.compiled, self.operator = compiled, operator
+        self.space = operator.plan.keyspaces[compiled.keyspace]
+        rule = compiled.rule
+        self.prefix = f"r|{rule.name}:{rule.hash}|"
+        self.suppressed = self.emitted = 0
+        self.conditions = np.array(compiled.conditions, np.int32)
+        self.program = nfa.Program(
+            operator._code,
+            operator._slices,
+            operator._consts,
+            compiled.edges,
+            compiled.states,
+            compiled.params(),
+            np.array(compiled.iterative, np.int32),
+            np.array(compiled.captures, np.int32),
+            np.array(compiled.leaves, np.int32),
+        )
+        counters = np.zeros(nfa.COUNTER_WIDTH, np.int64)
+        counters[nfa.C_PARTIAL_FREE] = counters[nfa.C_NODE_FREE] = -1
+        leaves = len(compiled.leaves)
+        self.arena = nfa.Arena(
+            partials=np.zeros((256, nfa.PARTIAL_WIDTH), np.int64),
+            nodes=np.zeros((256, vm.NODE_WIDTH), np.int64),
+            vals=np.zeros((256, len(compiled.captures))),
+            held=np.zeros((256, leaves)),
+            keys=np.zeros((0, nfa.KEY_WIDTH), np.int64),
+            counters=counters,
+            heap=np.zeros((0, 2), np.int64),
+            dirty=np.zeros(0, np.int64),
+            out=np.zeros((256, nfa.OUT_WIDTH), np.int64),
+            outv=np.zeros((256, leaves)),
+        )
+        none = np.zeros(0, np.int64)
+        columns = max(1, operator.plan.column_count)
+        self._nothing = nfa.Events(
+            none,
+            none,
+            none,
+            none,
+            none,
+            none,
+            none,
+            np.full((columns, 1), np.nan),
+            operator.plan.strings.tables(),
+        )
+
+    def ensure_keys(self) -> None:
+        """Make room for every key of the space."""
+        need, have = len(self.space), len(self.arena.keys)
+        if need <= have:
+            return
+        rows = _doubled(max(have, 16), need)
+        keys = _grown(self.arena.keys, rows)
+        keys[have:, [nfa.K_HEAD, nfa.K_TAIL, nfa.K_HELD]] = -1
+        keys[have:, nfa.K_EMITTED] = nfa.NEVER
+        self.arena = self.arena._replace(
+            keys=keys,
+            heap=_grown(self.arena.heap, rows),
+            dirty=_grown(self.arena.dirty, rows),
+        )
+
+    def ensure(self, partials: int, nodes: int) -> None:
+        """Make room for that many more of each."""
+        arena, c = self.arena, self.arena.counters
+        need = int(c[nfa.C_PARTIAL_BUMP]) + partials
+        if need > len(arena.partials):
+            rows = _doubled(len(arena.partials), need)
+            arena = arena._replace(
+                partials=_grown(arena.partials, rows), held=_grown(arena.held, rows)
+            )
+        need = int(c[nfa.C_NODE_BUMP]) + nodes
+        if need > len(arena.nodes):
+            rows = _doubled(len(arena.nodes), need)
+            arena = arena._replace(
+                nodes=_grown(arena.nodes, rows), vals=_grown(arena.vals, rows)
+            )
+        self.arena = arena
+
+    def make_room(self, k: int) -> None:
+        """Make room for the worst that one event of a key may need."""
+        arena, c = self.arena, self.arena.counters
+        live, held = (int(arena.keys[k, x]) for x in (nfa.K_COUNT, nfa.K_HELD_COUNT))
+        need = (live + 1) * self.compiled.branch + live
+        self.ensure(
+            max(0, 2 * need - int(c[nfa.C_PARTIAL_FREED])),
+            max(0, need - int(c[nfa.C_NODE_FREED])),
+        )
+        if len(arena.out) < 2 * need + held:
+            rows = _doubled(len(arena.out), 2 * need + held)
+            self.arena = self.arena._replace(
+                out=_grown(arena.out, rows), outv=_grown(arena.outv, rows)
+            )
+
+    def feed(
+        self,
+        batch: Batch,
+        key: NDArray[np.int64],
+        order: NDArray[np.int64],
+        out: list[DerivedEvent],
+    ) -> None:
+        """Take in a batch and append what it derives."""
+        self.ensure_keys()
+        operator = self.operator
+        rows = operator.rows_of(batch, self.compiled.types)
+        if not rows.size:
+            return
+        bits = np.zeros(rows.size, np.int64)
+        tables = operator.plan.strings.tables()
+        vm.condition_bits(
+            operator._code,
+            operator._slices,
+            self.conditions,
+            operator._consts,
+            tables,
+            batch.cols,
+            rows,
+            bits,
+        )
+        events = nfa.Events(
+            rows,
+            bits,
+            key,
+            batch.time,
+            order,
+            batch.id_hi,
+            batch.id_lo,
+            batch.cols,
+            tables,
+        )
+        at = 0
+        while True:
+            at = nfa.feed(self.program, self.arena, events, at)
+            self.drain(out)
+            if at == rows.size:
+                return
+            self.make_room(int(key[rows[at]]))
+
+    def pass_time(self, now_ns: int, out: list[DerivedEvent]) -> None:
+        """Let time pass: expire partial matches, release absences."""
+        arena = self.arena
+        if not arena.counters[nfa.C_HEAP] or arena.heap[0, 0] > now_ns:
+            return
+        while not nfa.pass_time(self.program, self.arena, self._nothing, now_ns):
+            self.drain(out)
+            self.make_room(int(self.arena.heap[0, 1]))
+        self.drain(out)
+
+    def drain(self, out: list[DerivedEvent]) -> None:
+        """Turn complete matches into derived events."""
+        arena = self.arena
+        n = int(arena.counters[nfa.C_OUT])
+        if not n:
+            return
+        lengths = np.zeros(n, np.int64)
+        nfa.match_lengths(arena, lengths)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        hi, lo, steps = (np.zeros(offsets[-1], np.int64) for _ in range(3))
+        nfa.materialise(arena, offsets, hi, lo, steps)
+        rows = arena.out[:n]
+        for j in self._release_order(rows, lengths):
+            self._derive(rows[j], arena.outv[j], offsets[j : j + 2], hi, lo, steps, out)
+        nfa.clear_out(arena)
+
+    @staticmethod
+    def _release_order(
+        rows: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> list[int]:
+        """Order matches of one event: earliest start, then longest."""
+        if len(rows) == 1:
+            return [0]
+        same = rows[:, [nfa.O_KEY, nfa.O_TIME, nfa.O_ROW]]
+        group = np.cumsum((np.diff(same, axis=0) != 0).any(axis=1))
+        group = np.concatenate([[0], group])
+        picked = np.lexsort((-lengths, rows[:, nfa.O_START], group))
+        return picked.tolist()  # type: ignore[no-any-return]
+
+    def _derive(
+        self,
+        row: NDArray[np.int64],
+        values: NDArray[np.float64],
+        span: NDArray[np.int64],
+        hi: NDArray[np.int64],
+        lo: NDArray[np.int64],
+        steps: NDArray[np.int64],
+        out: list[DerivedEvent],
+    ) -> None:
+        compiled, k, time = self.compiled, int(row[nfa.O_KEY]), int(row[nfa.O_TIME])
+        keys = self.arena.keys
+        cooldown = compiled.rule.cooldown_ns
+        if cooldown:
+            last = int(keys[k, nfa.K_EMITTED])
+            if last != nfa.NEVER and time - last < cooldown:
+                self.suppressed += 1
+                return
+            keys[k, nfa.K_EMITTED] = time
+            if not keys[k, nfa.K_DIRTY]:
+                keys[k, nfa.K_DIRTY] = 1
+                c = self.arena.counters
+                self.arena.dirty[c[nfa.C_DIRTY]] = k
+                c[nfa.C_DIRTY] += 1
+        a, b = span.tolist()
+        texts = self.operator.plan.strings.texts
+        events = derived_events(
+            compiled,
+            time_ns=time,
+            key_text=self.space.text(k),
+            key_canonical=self.space.canonical(k),
+            ids=list(zip(hi[a:b].tolist(), lo[a:b].tolist(), strict=True)),
+            steps=[compiled.variables[v] for v in steps[a:b].tolist()],
+            values=[
+                leaf_value(value, kind, texts)
+                for value, kind in zip(
+                    values.tolist(), compiled.leaf_kinds, strict=True
+                )
+            ],
+        )
+        for event in events:
+            # Two routes through the automaton may bind the same events.
+            if not any(e.id == event.id for e in out[-8:]):
+                out.append(event)
+                self.emitted += 1
+
+    def counts(self) -> RuleCounts:
+        """Return what the rule has done so far."""
+        c = self.arena.counters
+        return RuleCounts(
+            matches=int(c[nfa.C_MATCHES]),
+            emitted=self.emitted,
+            suppressed=self.suppressed,
+            timeouts=int(c[nfa.C_TIMEOUTS]),
+            dropped_partials=int(c[nfa.C_DROPPED]),
+            live_partials=int(c[nfa.C_LIVE]),
+            tripped=bool(c[nfa.C_TRIPPED]),
+        )
+
+    def mark_all(self) -> None:
+        """Let the next delta hold every key."""
+        self.ensure_keys()
+        n = len(self.space)
+        self.arena.dirty[:n] = np.arange(n)
+        self.arena.keys[:n, nfa.K_DIRTY] = 1
+        self.arena.counters[nfa.C_DIRTY] = n
+
+    def delta(self, out: dict[str, bytes | None]) -> None:
+        """Add the changed keys to ``out`` and start afresh."""
+        arena, c = self.arena, self.arena.counters
+        dirty = arena.dirty[: c[nfa.C_DIRTY]].tolist()
+        if not dirty:
+            return
+        scratch = np.full(len(arena.nodes), -1, np.int64)
+        for k in dirty:
+            arena.keys[k, nfa.K_DIRTY] = 0
+            if self.space.keys[k] is not None:
+                out[self.prefix + self.space.canonical(k)] = self._export(k, scratch)
+        c[nfa.C_DIRTY] = 0
+
+    def _export(self, k: int, scratch: NDArray[np.int64]) -> bytes | None:
+        arena = self.arena
+        matches, size = nfa.key_size(arena, k)
+        emitted = int(arena.keys[k, nfa.K_EMITTED])
+        if not matches and emitted == nfa.NEVER:
+            return None
+        partials = np.zeros((matches, nfa.PARTIAL_WIDTH), np.int64)
+        held = np.zeros((matches, arena.held.shape[1]))
+        size = min(size, len(arena.nodes))
+        nodes = np.zeros((size, vm.NODE_WIDTH), np.int64)
+        vals = np.zeros((size, arena.vals.shape[1]))
+        live, waiting, count = nfa.export_key(
+            arena, k, scratch, partials, nodes, vals, held
+        )
+        nodes, vals = nodes[:count], vals[:count].copy()
+        nodes[:, vm.REFS] = 0
+        texts: dict[str, int] = {}
+        self._swap_texts(vals, self.compiled.capture_kinds, texts)
+        leaf_kinds = [
+            "str" if x in ("str", "json") else "float" for x in self.compiled.leaf_kinds
+        ]
+        self._swap_texts(held, leaf_kinds, texts)
+        return _pack(
+            [
+                live,
+                waiting,
+                partials.tobytes(),
+                nodes.tobytes(),
+                vals.tobytes(),
+                held.tobytes(),
+                list(texts),
+                emitted,
+                int(arena.keys[k, nfa.K_LAST]),
+            ]
+        )
+
+    def _swap_texts(
+        self, values: NDArray[np.float64], kinds: Sequence[str], texts: dict[str, int]
+    ) -> None:
+        """Replace engine codes of strings by codes of the blob's own list."""
+        strings = self.operator.plan.strings
+        for j, kind in enumerate(kinds):
+            if kind == "str":
+                column = values[:, j]
+                for i in np.flatnonzero(~np.isnan(column)).tolist():
+                    text = strings.text(int(column[i]))
+                    column[i] = texts.setdefault(text, len(texts))
+
+    def restore(self, key: str, blob: list[Any]) -> None:
+        """Put one key's matches back."""
+        live, waiting, *raw = blob
+        k = self.space.from_canonical(key)
+        self.ensure_keys()
+        arena = self.arena
+        partials = np.frombuffer(raw[0], np.int64).reshape(-1, nfa.PARTIAL_WIDTH)
+        nodes = np.frombuffer(raw[1], np.int64).reshape(-1, vm.NODE_WIDTH)
+        vals = np.frombuffer(raw[2], np.float64).reshape(
+            len(nodes), arena.vals.shape[1]
+        )
+        held = np.frombuffer(raw[3], np.float64).reshape(
+            len(partials), arena.held.shape[1]
+        )
+        codes = self.operator.plan.strings.codes(raw[4])
+        leaf_kinds = [
+            "str" if x in ("str", "json") else "float" for x in self.compiled.leaf_kinds
+        ]
+        vals = self._with_codes(vals, self.compiled.capture_kinds, codes)
+        held = self._with_codes(held, leaf_kinds, codes)
+        self.ensure(len(partials), len(nodes))
+        nfa.import_key(
+            self.program, self.arena, k, live, waiting, partials, nodes, vals, held
+        )
+        self.arena.keys[k, nfa.K_EMITTED] = raw[5]
+        self.arena.keys[k, nfa.K_LAST] = raw[6]
+
+    @staticmethod
+    def _with_codes(
+        values: NDArray[np.float64], kinds: Sequence[str], codes: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        out = values.copy()
+        for j, kind in enumerate(kinds):
+            if kind == "str":
+                present = ~np.isnan(out[:, j])
+                out[present, j] = codes[out[present, j].astype(np.int64)]
+        return out
+
+    def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
+        """Clear ``idle`` for keys that this part still needs."""
+        self.ensure_keys()
+        keys = self.arena.keys[: len(idle)]
+        idle &= (keys[:, nfa.K_HEAD] < 0) & (keys[:, nfa.K_HELD] < 0)
+        emitted = keys[:, nfa.K_EMITTED]
+        cooled = emitted <= watermark_ns - self.compiled.rule.cooldown_ns
+        idle &= (emitted == nfa.NEVER) | cooled
+
+    def forget(self, k: int) -> str:
+        """Drop a key; returns its state field."""
+        self.arena.keys[k, nfa.K_EMITTED] = nfa.NEVER
+        return self.prefix + self.space.canonical(k)
+
+
+__all__ = ["Batch", "DerivedEvent", "Operator", "Outputs", "RuleCounts"]

@@ -1,0 +1,454 @@
+"""What a set of rules needs, found by compiling them together.
+
+Columns, windows, keys and programs that several rules share exist once. A plan
+is fixed when it is made; `cep.engine.operator` runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cep.engine.automaton import Automaton, build_automaton
+from cep.engine.interner import Interner
+from cep.engine.kernels import nfa, windows
+from cep.engine.keyspace import KeySpace
+from cep.engine.program import Programs
+from cep.errors import RuleError
+from cep.rules.expressions import (
+    Expr,
+    Field,
+    Python,
+    TypeIs,
+    Window,
+    reads_match,
+)
+from cep.rules.types import ENVELOPE, Checker, field_kind, payload_kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from cep.rules.expressions import Key
+    from cep.rules.rule import Rule
+
+_SKIPS = {
+    "no_skip": nfa.NO_SKIP,
+    "to_next": nfa.TO_NEXT,
+    "past_last_event": nfa.PAST_LAST,
+    "to_first": nfa.TO_FIRST,
+    "to_last": nfa.TO_LAST,
+}
+_POLICIES = {"drop_oldest": nfa.DROP_OLDEST, "drop_new": nfa.DROP_NEW, "trip": nfa.TRIP}
+MAX_CONDITIONS = 62  # bits of a condition mask
+
+
+@dataclass(frozen=True, slots=True)
+class InputColumn:
+    """A batch column that is loaded from events: a payload or envelope field."""
+
+    name: str
+    kind: str  # "float" (all numbers and truth values), "str"
+
+
+@dataclass(slots=True)
+class ComputedColumn:
+    """A batch column computed before the rules run: a program or a Python call."""
+
+    column: int
+    types: tuple[str, ...]
+    program: int | None = None
+    python: Python | None = None
+    reads: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class WindowGroup:
+    """Windows with one source, key and length: they share their rows."""
+
+    types: tuple[str, ...]
+    where: int | None  # program that says which events enter
+    keyspace: int
+    length_ns: int
+    id: str
+    values: list[int] = field(default_factory=list)  # batch columns
+    value_keys: list[Key] = field(default_factory=list)
+    squares: list[bool] = field(default_factory=list)
+    lowest: list[bool] = field(default_factory=list)
+    highest: list[bool] = field(default_factory=list)
+    aggregates: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def spec(self) -> windows.Spec:
+        """Return the kernel's form."""
+        queues = iter(range(2 * len(self.values)))
+        lowest = [next(queues) if want else -1 for want in self.lowest]
+        highest = [next(queues) if want else -1 for want in self.highest]
+        return windows.Spec(
+            self.length_ns,
+            np.array(self.values, np.int64),
+            np.array(self.squares, np.int64),
+            np.array(lowest, np.int64),
+            np.array(highest, np.int64),
+            np.array(self.aggregates, np.int64).reshape(-1, 3),
+        )
+
+    @property
+    def queues(self) -> int:
+        """How many queues of extremes a key has."""
+        return sum(self.lowest) + sum(self.highest)
+
+
+@dataclass(slots=True)
+class CompiledRule:
+    """One rule's tables, and how its numbers read."""
+
+    rule: Rule
+    keyspace: int
+    types: tuple[int, ...]
+    variables: list[str]
+    automaton: Automaton
+    conditions: list[int]  # programs of the conditions on the event alone
+    iterative: list[int]
+    captures: list[int]  # batch columns that nodes keep
+    capture_kinds: list[str]
+    having: int
+    leaves: list[int]
+    leaf_kinds: list[str]
+    edges: NDArray[np.int64]
+    states: NDArray[np.int64]
+    branch: int
+    emitted_fields: dict[str, set[str]]  # known fields of each emitted type
+
+    def params(self) -> NDArray[np.int64]:
+        """Return the kernel's parameters."""
+        rule, out = self.rule, np.zeros(nfa.PARAM_WIDTH, np.int64)
+        out[nfa.R_WITHIN] = rule.pattern.within_ns or 0
+        out[nfa.R_SKIP] = _SKIPS[rule.after_match.kind]
+        target = rule.after_match.target
+        out[nfa.R_SKIP_VARIABLE] = (
+            -1 if target is None else self.variables.index(target)
+        )
+        out[nfa.R_CAP] = rule.limits.partials_per_key
+        out[nfa.R_CAP_POLICY] = _POLICIES[rule.limits.policy]
+        out[nfa.R_HAVING] = self.having
+        out[nfa.R_BRANCH] = self.branch
+        return out
+
+
+class Plan:
+    """The rules, compiled together.
+
+    Attributes
+    ----------
+    types
+        Event types that any rule names; an event's code is its index here.
+    inputs
+        Batch columns loaded from events, by column number.
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        names = [rule.name for rule in rules]
+        for name in names:
+            if names.count(name) > 1:
+                raise RuleError(
+                    f"rule {name!r}",
+                    "two rules have this name",
+                    "rename one; names are part of the derived ids",
+                )
+        self.rules = tuple(rules)
+        self.strings = Interner()
+        self.programs = Programs(self.strings)
+        self.types: list[str] = sorted({t for rule in rules for t in rule.types})
+        self.inputs: dict[int, InputColumn] = {}
+        self.computed: list[ComputedColumn] = []
+        self.windows: list[WindowGroup] = []
+        self.keyspaces: list[KeySpace] = []
+        self.column_count = 0
+        self._columns: dict[Key, int] = {}
+        self._spaces: dict[tuple[str, ...], int] = {}
+        self._groups: dict[Key, WindowGroup] = {}
+        self.compiled = [self._compile(rule) for rule in rules]
+
+    def reads(self) -> dict[str, set[str]]:
+        """Return the payload and envelope (``@name``) fields to load, by event type."""
+        wanted: dict[str, set[str]] = {t: set() for t in self.types}
+        for column in self.inputs.values():
+            for event_type in self.types:
+                if column.name in payload_kinds(event_type):
+                    wanted[event_type].add(column.name)
+                elif column.name in ("correlation_id", "user_id"):
+                    wanted[event_type].add(f"@{column.name}")
+        return wanted
+
+    # Columns ---------------------------------------------------------------
+
+    def _new_column(self, key: Key) -> int:
+        column = self._columns[key] = self.column_count
+        self.column_count += 1
+        return column
+
+    def input_column(self, name: str, kind: str) -> int:
+        """Return the column of a field; numbers and truth values share one kind."""
+        kind = "str" if kind in ("str", "json") else "float"
+        key: Key = ("input", name, kind)
+        if key not in self._columns:
+            self.inputs[self._new_column(key)] = InputColumn(name, kind)
+        return self._columns[key]
+
+    def type_column(self) -> int:
+        """Return the column that holds each row's type code."""
+        return self.input_column("@type", "float")
+
+    def _program_column(self, expr: Expr, scope: _EventScope) -> int:
+        if isinstance(expr, Field):
+            return scope.column(expr)
+        key: Key = ("program", scope.types, expr.key)
+        if key not in self._columns:
+            program = self.programs.add(expr, scope)
+            column = self._new_column(key)
+            self.computed.append(ComputedColumn(column, scope.types, program))
+        return self._columns[key]
+
+    def python_column(self, expr: Python, scope: _EventScope) -> int:
+        """Return the column of a Python call's results."""
+        key: Key = ("python", scope.types, expr.key)
+        if key not in self._columns:
+            reads = tuple(scope.column(read) for read in expr.reads)
+            column = self._new_column(key)
+            self.computed.append(ComputedColumn(column, scope.types, None, expr, reads))
+        return self._columns[key]
+
+    def keyspace(self, fields: tuple[str, ...], types: Sequence[str]) -> int:
+        """Return the number of the key space over ``fields``."""
+        kinds = tuple(field_kind(name, types, "key") for name in fields)
+        identity = tuple(f"{n}:{k}" for n, k in zip(fields, kinds, strict=True))
+        if identity not in self._spaces:
+            columns = tuple(
+                self.input_column(name, kind)
+                for name, kind in zip(fields, kinds, strict=True)
+            )
+            self._spaces[identity] = len(self.keyspaces)
+            self.keyspaces.append(KeySpace(columns, kinds, self.strings))
+        return self._spaces[identity]
+
+    def window_column(self, window: Window, scope: _EventScope) -> int:
+        """Return the column that a window's aggregate is written to."""
+        by = scope.rule_key if window.by is None else window.by
+        key: Key = ("window", scope.types, by, window.key)
+        if key in self._columns:
+            return self._columns[key]
+        where = None if window.where is None else window.where.key
+        identity: Key = (scope.types, by, window.length_ns, where)
+        group = self._groups.get(identity)
+        if group is None:
+            program = (
+                None if window.where is None else self.programs.add(window.where, scope)
+            )
+            digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+            group = WindowGroup(
+                scope.types,
+                program,
+                self.keyspace(by, scope.types),
+                window.length_ns,
+                digest,
+            )
+            self._groups[identity] = group
+            self.windows.append(group)
+        value = 0
+        function = windows.FUNCTIONS[window.function]
+        if window.value is None:
+            function = windows.COUNT_ROWS
+        else:
+            if window.function == "count":
+                function = windows.COUNT
+            else:
+                function = windows.FUNCTIONS[window.function]
+            if window.value.key not in group.value_keys:
+                group.value_keys.append(window.value.key)
+                group.values.append(self._program_column(window.value, scope))
+                group.squares.append(False)
+                group.lowest.append(False)
+                group.highest.append(False)
+            value = group.value_keys.index(window.value.key)
+            group.squares[value] |= window.function in ("var", "std")
+            group.lowest[value] |= window.function == "min"
+            group.highest[value] |= window.function == "max"
+        column = self._new_column(key)
+        group.aggregates.append((function, value, column))
+        return column
+
+    # Rules -----------------------------------------------------------------
+
+    def _compile(self, rule: Rule) -> CompiledRule:
+        automaton = build_automaton(rule)
+        variables = [step.name or "" for step in rule.steps]
+        scope = _RuleScope(self, rule, variables)
+        conditions: dict[Key, int] = {}
+        iterative: dict[Key, int] = {}
+        programs: dict[Key, int] = {}
+        edges: list[list[int]] = []
+        states: list[list[int]] = []
+
+        def condition_mask(expr: Expr) -> tuple[bool, int]:
+            found = iterative if reads_match(expr) else conditions
+            key = expr.key
+            if key not in found:
+                if len(found) == MAX_CONDITIONS:
+                    raise RuleError(
+                        f"rule {rule.name!r}",
+                        f"has more than {MAX_CONDITIONS} different conditions",
+                        "split it into several rules",
+                    )
+                found[key] = len(found)
+                programs[key] = self.programs.add(expr, scope.of_types(rule.types))
+            return reads_match(expr), 1 << found[key]
+
+        def row(
+            action: int, target: int, variable: str, literals: _Literals
+        ) -> list[int]:
+            masks = [0, 0, 0, 0]
+            for expr, positive in literals:
+                is_iterative, bit = condition_mask(expr)
+                masks[2 * is_iterative + (not positive)] |= bit
+            return [
+                action,
+                target,
+                variables.index(variable) if variable in variables else -1,
+                *masks,
+            ]
+
+        actions = {"ignore": nfa.IGNORE, "take": nfa.TAKE, "stop": nfa.STOP}
+        kinds = {"final": nfa.FINAL, "pending": nfa.PENDING}
+        branch = 1
+        for state in automaton.states:
+            begin = len(edges)
+            edges.extend(
+                row(actions[x.action], x.target, x.variable, x.literals)
+                for x in state.edges
+            )
+            middle = len(edges)
+            edges.extend(
+                row(nfa.TAKE, 0, state.variable, literals)
+                for literals in state.completes
+            )
+            branch = max(branch, middle - begin)
+            states.append(
+                [begin, middle, middle, len(edges), kinds.get(state.kind, nfa.NORMAL)]
+            )
+        final = scope.of_last()
+        having = -1
+        if rule.pattern.condition is not None:
+            having = self.programs.add(rule.pattern.condition, final)
+        leaves: list[int] = []
+        leaf_kinds: list[str] = []
+        checker = _emission_checker(rule)
+        for emission in rule.emissions:
+            for leaf in emission.leaves():
+                leaves.append(self.programs.add(leaf, final))
+                leaf_kinds.append(checker.kind(leaf))
+        return CompiledRule(
+            rule=rule,
+            keyspace=self.keyspace(rule.key, rule.types),
+            types=tuple(self.types.index(t) for t in rule.types),
+            variables=variables,
+            automaton=automaton,
+            conditions=[programs[key] for key in conditions],
+            iterative=[programs[key] for key in iterative],
+            captures=list(scope.captures.values()),
+            capture_kinds=[
+                self.inputs[column].kind for column in scope.captures.values()
+            ],
+            having=having,
+            leaves=leaves,
+            leaf_kinds=leaf_kinds,
+            edges=np.array(edges, np.int64).reshape(-1, nfa.EDGE_WIDTH),
+            states=np.array(states, np.int64).reshape(-1, nfa.STATE_WIDTH),
+            branch=branch,
+            emitted_fields={x.type: set(payload_kinds(x.type)) for x in rule.emissions},
+        )
+
+
+_Literals = tuple[tuple[Expr, bool], ...]
+
+
+def _emission_checker(rule: Rule) -> Checker:
+    bound = {s.name or "": s.types for s in rule.steps}
+    types = None if rule.released_by_time else rule.steps[-1].types
+    return Checker(f"rule {rule.name!r}", types, bound, rule.key)
+
+
+class _EventScope:
+    """A `Scope` for conditions of one step: where the event's values are."""
+
+    def __init__(
+        self, plan: Plan, types: tuple[str, ...], rule_key: tuple[str, ...]
+    ) -> None:
+        self.plan, self.types, self.rule_key = plan, tuple(sorted(types)), rule_key
+
+    def column(self, expr: Field | Window | Python | TypeIs) -> int:
+        if isinstance(expr, TypeIs):
+            return self.plan.type_column()
+        if isinstance(expr, Window):
+            return self.plan.window_column(
+                expr, _EventScope(self.plan, self.types, self.rule_key)
+            )
+        if isinstance(expr, Python):
+            return self.plan.python_column(expr, self)
+        kind = field_kind(expr.name, self.types, "expression")
+        return self.plan.input_column(expr.name, kind)
+
+    def type_codes(self, types: tuple[str, ...]) -> list[int]:
+        return [self.plan.types.index(t) for t in types]
+
+    def narrowed(self, types: tuple[str, ...]) -> _EventScope:
+        return _EventScope(self.plan, types, self.rule_key)
+
+    def variable(self, step: str) -> int:
+        raise AssertionError(step)  # pragma: no cover
+
+    def capture(self, step: str, name: str) -> int:
+        raise AssertionError(step, name)  # pragma: no cover
+
+
+class _BoundScope(_EventScope):
+    """A `Scope` that also knows what the steps of a rule have bound."""
+
+    def __init__(self, parent: _RuleScope, types: tuple[str, ...]) -> None:
+        super().__init__(parent.plan, types, parent.rule.key)
+        self.parent = parent
+
+    def narrowed(self, types: tuple[str, ...]) -> _BoundScope:
+        return _BoundScope(self.parent, types)
+
+    def variable(self, step: str) -> int:
+        return self.parent.variables.index(step)
+
+    def capture(self, step: str, name: str) -> int:
+        types = next(s.types for s in self.parent.rule.steps if s.name == step)
+        kind = field_kind(name, types, "expression")
+        column = self.plan.input_column(name, kind)
+        captures = self.parent.captures
+        captures.setdefault(column, column)
+        return list(captures).index(column)
+
+
+class _RuleScope:
+    """Hands out the scopes of a rule's steps and gathers what nodes must keep."""
+
+    def __init__(self, plan: Plan, rule: Rule, variables: list[str]) -> None:
+        self.plan, self.rule, self.variables = plan, rule, variables
+        self.captures: dict[int, int] = {}
+
+    def of_types(self, types: tuple[str, ...]) -> _BoundScope:
+        return _BoundScope(self, types)
+
+    def of_last(self) -> _BoundScope:
+        released = self.rule.released_by_time
+        return self.of_types(self.rule.types if released else self.rule.steps[-1].types)
+
+
+__all__ = ["ENVELOPE", "CompiledRule", "InputColumn", "Plan", "WindowGroup"]

@@ -1,0 +1,231 @@
+"""From expression trees to programs of the stack machine (`kernels.vm`).
+
+Compiling needs to know where values are: which column of the batch a field or
+window is in, which captured column of a node a bound field is in. That is the
+`Scope`. Everything a program reads is asked of its scope, so compiling is also
+how the engine learns what to load.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from cep.engine.kernels import vm
+from cep.errors import RuleError
+from cep.rules.expressions import (
+    Binary,
+    BoundAggregate,
+    BoundField,
+    Call,
+    Const,
+    Expr,
+    Field,
+    IsIn,
+    IsNull,
+    Not,
+    Python,
+    Scoped,
+    StringTest,
+    TypeIs,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from cep.engine.interner import Interner
+    from cep.rules.expressions import Scalar
+
+_BINARY = {
+    "add": vm.ADD,
+    "sub": vm.SUB,
+    "mul": vm.MUL,
+    "div": vm.DIV,
+    "mod": vm.MOD,
+    "eq": vm.EQ,
+    "ne": vm.NE,
+    "lt": vm.LT,
+    "le": vm.LE,
+    "gt": vm.GT,
+    "ge": vm.GE,
+}
+_CALLS = {
+    "neg": vm.NEG,
+    "abs": vm.ABS,
+    "log": vm.LOG,
+    "sqrt": vm.SQRT,
+    "min2": vm.MIN2,
+    "max2": vm.MAX2,
+}
+_BOUND = {
+    "sum": vm.BOUND_SUM,
+    "avg": vm.BOUND_AVG,
+    "min": vm.BOUND_MIN,
+    "max": vm.BOUND_MAX,
+    "count": vm.BOUND_PRESENT,
+}
+
+
+class Scope(Protocol):
+    """Where the values of a program are."""
+
+    def column(self, expr: Field | Window | Python | TypeIs) -> int:
+        """Return the batch column that holds ``expr``."""
+        ...
+
+    def variable(self, step: str) -> int:
+        """Return the number of a step."""
+        ...
+
+    def capture(self, step: str, name: str) -> int:
+        """Return the captured column of a bound event's field."""
+        ...
+
+    def type_codes(self, types: tuple[str, ...]) -> list[int]:
+        """Return the engine's codes of event types."""
+        ...
+
+    def narrowed(self, types: tuple[str, ...]) -> Scope:
+        """Return the scope of a condition on events of ``types``."""
+        ...
+
+
+class Programs:
+    """All programs of an engine in one table, equal constants shared."""
+
+    def __init__(self, strings: Interner) -> None:
+        self.strings = strings
+        self._code: list[tuple[int, int, int]] = []
+        self._slices: list[tuple[int, int]] = []
+        self._consts: list[float] = []
+        self._tests: dict[tuple[str, str], int] = {}
+
+    def add(self, expr: Expr, scope: Scope) -> int:
+        """Compile an expression; returns the program's number."""
+        begin = len(self._code)
+        self._emit(expr, scope, begin)
+        deepest = _depth(self._code[begin:])
+        if deepest > vm.STACK:
+            raise RuleError(
+                f"{str(expr)[:80]}...",
+                f"the expression nests {deepest} deep, at most {vm.STACK} is possible",
+                "group it from the left, or split it over several rules",
+            )
+        self._slices.append((begin, len(self._code)))
+        return len(self._slices) - 1
+
+    @property
+    def code(self) -> NDArray[np.int32]:
+        """Rows (op, a, b)."""
+        return np.array(self._code or [(0, 0, 0)], np.int32)
+
+    @property
+    def slices(self) -> NDArray[np.int32]:
+        """Rows (begin, end) by program number."""
+        return np.array(self._slices or [(0, 0)], np.int32)
+
+    @property
+    def consts(self) -> NDArray[np.float64]:
+        """The constants."""
+        return np.array(self._consts or [0.0], np.float64)
+
+    def _op(self, op: int, a: int = 0, b: int = 0) -> int:
+        self._code.append((op, a, b))
+        return len(self._code) - 1
+
+    def _const(self, value: Scalar) -> int:
+        self._consts.append(self._number(value))
+        return len(self._consts) - 1
+
+    def _number(self, value: Scalar) -> float:
+        if isinstance(value, str):
+            return float(self.strings.code(value))
+        number = float(value)
+        return math.nan if math.isinf(number) else number
+
+    def _emit(self, expr: Expr, scope: Scope, base: int) -> None:
+        if isinstance(expr, Const):
+            self._op(vm.CONST, self._const(expr.value))
+        elif isinstance(expr, (Field, Window, Python)):
+            self._op(vm.COL, scope.column(expr))
+        elif isinstance(expr, Scoped):
+            self._emit(expr.operand, scope.narrowed(expr.types), base)
+        elif isinstance(expr, TypeIs):
+            self._op(vm.COL, scope.column(expr))
+            codes = scope.type_codes(expr.types)
+            begin = len(self._consts)
+            self._consts.extend(map(float, codes))
+            self._op(vm.IN, begin, len(codes))
+        elif isinstance(expr, BoundField):
+            op = vm.BOUND_FIRST if expr.which == "first" else vm.BOUND_LAST
+            self._op(op, scope.variable(expr.step), scope.capture(expr.step, expr.name))
+        elif isinstance(expr, BoundAggregate):
+            variable = scope.variable(expr.step)
+            if expr.name is None:
+                self._op(vm.BOUND_COUNT, variable)
+            else:
+                capture = scope.capture(expr.step, expr.name)
+                self._op(_BOUND[expr.function], variable, capture)
+        elif isinstance(expr, Binary) and expr.op in _BINARY:
+            self._emit(expr.left, scope, base)
+            self._emit(expr.right, scope, base)
+            self._op(_BINARY[expr.op])
+        elif isinstance(expr, Binary):
+            self._emit(expr.left, scope, base)
+            jump = vm.JUMP_IF_FALSE if expr.op == "and" else vm.JUMP_IF_TRUE
+            at = self._op(jump)
+            self._emit(expr.right, scope, base)
+            self._op(vm.TRUTH)
+            self._code[at] = (jump, len(self._code) - base, 0)
+        elif isinstance(expr, Not):
+            self._emit(expr.operand, scope, base)
+            self._op(vm.NOT)
+        elif isinstance(expr, Call):
+            for arg in expr.args:
+                self._emit(arg, scope, base)
+            self._op(_CALLS[expr.function])
+        elif isinstance(expr, IsNull):
+            self._emit(expr.operand, scope, base)
+            self._op(vm.IS_NULL)
+        elif isinstance(expr, IsIn):
+            self._emit(expr.operand, scope, base)
+            begin = len(self._consts)
+            self._consts.extend(map(self._number, expr.values))
+            self._op(vm.IN, begin, len(expr.values))
+        else:
+            assert isinstance(expr, StringTest)
+            self._emit(expr.operand, scope, base)
+            self._op(vm.TABLE, self._table(expr.test, expr.text))
+
+    def _table(self, test: str, text: str) -> int:
+        row = self._tests.get((test, text))
+        if row is None:
+            row = self._tests[test, text] = self.strings.add_test(_tester(test, text))
+        return row
+
+
+_PUSHES = {vm.CONST, vm.COL, vm.BOUND_COUNT, vm.BOUND_LAST, vm.BOUND_FIRST}
+_PUSHES |= set(_BOUND.values())
+_POPS = {*_BINARY.values(), vm.MIN2, vm.MAX2, vm.JUMP_IF_FALSE, vm.JUMP_IF_TRUE}
+
+
+def _depth(code: list[tuple[int, int, int]]) -> int:
+    """Return the deepest the stack gets; a jump leaves it as falling through does."""
+    depth = deepest = 0
+    for op, _, _ in code:
+        depth += (op in _PUSHES) - (op in _POPS)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _tester(test: str, text: str) -> Callable[[str], bool]:
+    if test == "starts_with":
+        return lambda value: value.startswith(text)
+    if test == "ends_with":
+        return lambda value: value.endswith(text)
+    return lambda value: text in value

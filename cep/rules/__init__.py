@@ -1,0 +1,54 @@
+"""What a rule means: expressions, windows, patterns, emissions, checks.
+
+Definitions only; `cep.engine` compiles and runs them.
+"""
+
+from cep.rules.after_match import AfterMatch
+from cep.rules.emission import Emission, emit
+from cep.rules.expressions import Expr, e, m
+from cep.rules.functions import (
+    avg,
+    count,
+    first,
+    last,
+    log,
+    max,
+    min,
+    py,
+    sqrt,
+    std,
+    sum,
+    var,
+)
+from cep.rules.patterns import Quantifier, Sequence, Step, on, seq
+from cep.rules.rule import Limits, Rule, build_rule, rule
+
+__all__ = [
+    "AfterMatch",
+    "Emission",
+    "Expr",
+    "Limits",
+    "Quantifier",
+    "Rule",
+    "Sequence",
+    "Step",
+    "avg",
+    "build_rule",
+    "count",
+    "e",
+    "emit",
+    "first",
+    "last",
+    "log",
+    "m",
+    "max",
+    "min",
+    "on",
+    "py",
+    "rule",
+    "seq",
+    "sqrt",
+    "std",
+    "sum",
+    "var",
+]

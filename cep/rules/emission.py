@@ -1,0 +1,117 @@
+"""What a rule puts out when it matches.
+
+Without a type the rule emits the standard alert, ``trend.alert.generated``,
+with the given fields under ``values``. A known type is filled field by field;
+what the type requires and the rule does not give is an error when the rule is
+built, but for what follows from the match itself (see `derived_fields`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cep.errors import RuleError
+from cep.rules.expressions import Aggregate, Expr, Key, StepRef, as_expr
+
+ALERT = "trend.alert.generated"
+
+# Required fields of known types that the match itself answers. `id` is the
+# derived event's id, `key` the rule's key.
+DERIVED_FIELDS: dict[str, dict[str, str]] = {
+    "market.trend.detected": {
+        "trend_id": "id",
+        "keywords": "key_list",
+        "affected_users": "empty_list",
+    },
+    "notification.send.requested": {},
+}
+# Known types whose free-form field takes the fields that the type lacks.
+OPEN_FIELD = {"market.trend.detected": "trend_data", ALERT: "values"}
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """An output of a rule: event type, stream, title and the payload's fields."""
+
+    type: str
+    fields: dict[str, Any]
+    title: str | None = None
+    stream: str | None = None
+
+    def leaves(self) -> list[Expr]:
+        """The expressions in the payload, in order of appearance."""
+        found: list[Expr] = []
+        _collect(self.fields, found)
+        return found
+
+    @property
+    def key(self) -> Key:
+        """The structure as nested tuples."""
+        return ("emit", self.type, _freeze(self.fields), self.title, self.stream)
+
+
+def emit(
+    type: str = ALERT,
+    /,
+    *,
+    title: str | None = None,
+    stream: str | None = None,
+    **fields: Any,
+) -> Emission:
+    """Say what a match puts out.
+
+    Parameters
+    ----------
+    type
+        Event type; without one, the standard alert `trend.alert.generated`.
+    title
+        Text of the alert; ``{name}`` stands for an emitted field, ``{key}`` for
+        the rule's key, with Python's format specifications (``{price:.2f}``).
+    stream
+        Stream to publish on instead of ``notification.events``.
+    fields
+        Payload: constants, expressions of ``e`` (the completing event), of
+        ``m`` and of windows, or lists and dicts of those. The standard alert
+        takes any names; they go under ``values``.
+    """
+    return Emission(type, {k: _as_leaf(v) for k, v in fields.items()}, title, stream)
+
+
+def _as_leaf(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _as_leaf(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_leaf(v) for v in value]
+    if value is None:
+        return None
+    if isinstance(value, (Expr, Aggregate, StepRef)):
+        return as_expr(value)
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    raise RuleError(
+        f"emit(... {value!r:.60} ...)",
+        f"a {type(value).__name__} cannot be emitted",
+        "emit numbers, strings, expressions, lists and dicts of those",
+    )
+
+
+def _collect(value: Any, found: list[Expr]) -> None:
+    if isinstance(value, Expr):
+        found.append(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _collect(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, found)
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, Expr):
+        return value.key
+    if isinstance(value, dict):
+        return tuple((k, _freeze(v)) for k, v in value.items())
+    if isinstance(value, list):
+        return ("list", *(_freeze(v) for v in value))
+    return (type(value).__name__, value)

@@ -1,0 +1,652 @@
+"""Expressions: trees that plain Python operators build, and nothing runs here.
+
+``e`` stands for the event under test, ``m.<step>`` for what a step of the
+pattern has bound so far. Every node is immutable and has a `key`, a tuple that
+says its structure; two trees with equal keys mean the same, which is how
+conditions and windows that several rules share are found and how a changed
+rule is noticed.
+
+Logic is two-valued. A field that an event does not have, or that is null, is
+*absent*: a comparison or string test with an absent operand is false (also
+``!=``), arithmetic with one is absent, division by zero is absent, and ``~``
+turns false into true. `is_null` asks for absence.
+
+Numbers are IEEE doubles; integers beyond 2**53 lose their last digits in rules
+(not in frames).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from cep.clock import duration_ns
+from cep.errors import RuleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import timedelta
+
+Key = tuple[Any, ...]
+Scalar = bool | int | float | str
+
+ARITHMETIC = ("add", "sub", "mul", "div", "mod")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+LOGIC = ("and", "or")
+FUNCTIONS = {"neg": 1, "abs": 1, "log": 1, "sqrt": 1, "min2": 2, "max2": 2}
+STRING_TESTS = ("starts_with", "ends_with", "contains")
+WINDOW_AGGREGATES = (
+    "count",
+    "sum",
+    "avg",
+    "var",
+    "std",
+    "min",
+    "max",
+    "first",
+    "last",
+)
+BOUND_AGGREGATES = ("count", "sum", "avg", "min", "max")
+
+_SYMBOLS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "mod": "%",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "and": "&",
+    "or": "|",
+}
+
+
+class Expr:
+    """A node of an expression tree."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]  # `==` builds a node, so trees cannot be dict keys; use `.key`.
+
+    @property
+    def key(self) -> Key:
+        """The structure as nested tuples; equal keys mean equal expressions."""
+        raise NotImplementedError  # pragma: no cover
+
+    def children(self) -> tuple[Expr, ...]:
+        """The nodes directly below."""
+        return ()
+
+    def walk(self) -> Iterator[Expr]:
+        """Yield this node and all below it, parents first."""
+        yield self
+        for child in self.children():
+            yield from child.walk()
+
+    def __add__(self, other: object) -> Expr:
+        return Binary("add", self, as_expr(other))
+
+    def __radd__(self, other: object) -> Expr:
+        return Binary("add", as_expr(other), self)
+
+    def __sub__(self, other: object) -> Expr:
+        return Binary("sub", self, as_expr(other))
+
+    def __rsub__(self, other: object) -> Expr:
+        return Binary("sub", as_expr(other), self)
+
+    def __mul__(self, other: object) -> Expr:
+        return Binary("mul", self, as_expr(other))
+
+    def __rmul__(self, other: object) -> Expr:
+        return Binary("mul", as_expr(other), self)
+
+    def __truediv__(self, other: object) -> Expr:
+        return Binary("div", self, as_expr(other))
+
+    def __rtruediv__(self, other: object) -> Expr:
+        return Binary("div", as_expr(other), self)
+
+    def __mod__(self, other: object) -> Expr:
+        return Binary("mod", self, as_expr(other))
+
+    def __rmod__(self, other: object) -> Expr:
+        return Binary("mod", as_expr(other), self)
+
+    def __neg__(self) -> Expr:
+        return Call("neg", (self,))
+
+    def __abs__(self) -> Expr:
+        return Call("abs", (self,))
+
+    def __eq__(self, other: object) -> Expr:  # type: ignore[override]
+        return Binary("eq", self, as_expr(other))
+
+    def __ne__(self, other: object) -> Expr:  # type: ignore[override]
+        return Binary("ne", self, as_expr(other))
+
+    def __lt__(self, other: object) -> Expr:
+        return Binary("lt", self, as_expr(other))
+
+    def __le__(self, other: object) -> Expr:
+        return Binary("le", self, as_expr(other))
+
+    def __gt__(self, other: object) -> Expr:
+        return Binary("gt", self, as_expr(other))
+
+    def __ge__(self, other: object) -> Expr:
+        return Binary("ge", self, as_expr(other))
+
+    def __and__(self, other: object) -> Expr:
+        return Binary("and", self, as_expr(other))
+
+    def __rand__(self, other: object) -> Expr:
+        return Binary("and", as_expr(other), self)
+
+    def __or__(self, other: object) -> Expr:
+        return Binary("or", self, as_expr(other))
+
+    def __ror__(self, other: object) -> Expr:
+        return Binary("or", as_expr(other), self)
+
+    def __invert__(self) -> Expr:
+        return Not(self)
+
+    def is_in(self, values: Sequence[Scalar]) -> Expr:
+        """Whether the value equals one of ``values`` (a list, tuple or set)."""
+        if isinstance(values, str):
+            raise RuleError(
+                str(self),
+                f"is_in takes a list of values, got the single string {values!r}",
+                f"write is_in([{values!r}]) or contains({values!r})",
+            )
+        return IsIn(self, tuple(sorted(values, key=lambda v: (str(type(v)), v))))
+
+    def is_null(self) -> Expr:
+        """Whether the value is absent: missing, null, or not computable."""
+        return IsNull(self)
+
+    def starts_with(self, text: str) -> Expr:
+        """Whether a string begins with ``text``; false when absent."""
+        return StringTest("starts_with", self, text)
+
+    def ends_with(self, text: str) -> Expr:
+        """Whether a string ends with ``text``; false when absent."""
+        return StringTest("ends_with", self, text)
+
+    def contains(self, text: str) -> Expr:
+        """Whether a string contains ``text``; false when absent."""
+        return StringTest("contains", self, text)
+
+    def __bool__(self) -> NoReturn:
+        raise RuleError(
+            str(self),
+            "an expression has no truth value while the rule is being built",
+            "combine conditions with & | ~ and put each comparison in parentheses: "
+            "(a > 1) & (b < 2), not `a > 1 and b < 2`; write (1 < a) & (a < 2), "
+            "not `1 < a < 2`; `~cond`, not `not cond`",
+        )
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise RuleError(
+            str(self),
+            "`in` does not work on an expression",
+            "use .is_in([...]) for a value in a list, .contains('...') for a substring",
+        )
+
+    def __iter__(self) -> NoReturn:
+        raise RuleError(
+            str(self),
+            "an expression cannot be iterated over",
+            "to aggregate, use count, sum, avg, min, max, first, last",
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Const(Expr):
+    """A number, string or truth value."""
+
+    value: Scalar
+
+    @property
+    def key(self) -> Key:
+        return ("const", type(self.value).__name__, self.value)
+
+    def __str__(self) -> str:
+        return repr(self.value)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Field(Expr):
+    """A field of the event under test: ``e.price``."""
+
+    name: str
+
+    @property
+    def key(self) -> Key:
+        return ("field", self.name)
+
+    def __str__(self) -> str:
+        return f"e.{self.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BoundField(Expr):
+    """A field of an event that a step has bound: ``m.asked.request_id``."""
+
+    step: str
+    name: str
+    which: Literal["first", "last"] = "last"
+
+    @property
+    def key(self) -> Key:
+        return ("bound", self.step, self.name, self.which)
+
+    def __str__(self) -> str:
+        if self.which == "first":
+            return f"first(m.{self.step}).{self.name}"
+        return f"m.{self.step}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BoundAggregate(Expr):
+    """An aggregate over the events that a step has bound so far: ``count(m.up)``.
+
+    Nothing bound: count and sum are 0, the others are absent. The event under
+    test is not among them.
+    """
+
+    function: str
+    step: str
+    name: str | None
+
+    @property
+    def key(self) -> Key:
+        return ("bound_aggregate", self.function, self.step, self.name)
+
+    def __str__(self) -> str:
+        field = "" if self.name is None else f".{self.name}"
+        return f"{self.function}(m.{self.step}{field})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Binary(Expr):
+    """Arithmetic, a comparison, or logic on two operands."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+    @property
+    def key(self) -> Key:
+        return (self.op, self.left.key, self.right.key)
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.left, self.right)
+
+    def __str__(self) -> str:
+        return f"({self.left} {_SYMBOLS[self.op]} {self.right})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Not(Expr):
+    """Negation; false and absent become true."""
+
+    operand: Expr
+
+    @property
+    def key(self) -> Key:
+        return ("not", self.operand.key)
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"~{self.operand}"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Call(Expr):
+    """A function of one or two numbers."""
+
+    function: str
+    args: tuple[Expr, ...]
+
+    @property
+    def key(self) -> Key:
+        return ("call", self.function, *(a.key for a in self.args))
+
+    def children(self) -> tuple[Expr, ...]:
+        return self.args
+
+    def __str__(self) -> str:
+        if self.function == "neg":
+            return f"-{self.args[0]}"
+        return f"{self.function.rstrip('2')}({', '.join(map(str, self.args))})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class IsIn(Expr):
+    """Membership in a fixed list."""
+
+    operand: Expr
+    values: tuple[Scalar, ...]
+
+    @property
+    def key(self) -> Key:
+        return (
+            "is_in",
+            self.operand.key,
+            tuple((type(v).__name__, v) for v in self.values),
+        )
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"{self.operand}.is_in({list(self.values)!r})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class IsNull(Expr):
+    """Whether the operand is absent."""
+
+    operand: Expr
+
+    @property
+    def key(self) -> Key:
+        return ("is_null", self.operand.key)
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"{self.operand}.is_null()"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class StringTest(Expr):
+    """A test of a string against a fixed text."""
+
+    test: str
+    operand: Expr
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise RuleError(
+                f"{self.operand}.{self.test}",
+                f"takes a fixed string, got {self.text!r}",
+                "give the text as a Python string",
+            )
+
+    @property
+    def key(self) -> Key:
+        return (self.test, self.operand.key, self.text)
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"{self.operand}.{self.test}({self.text!r})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TypeIs(Expr):
+    """Whether the event's type is one of ``types``; made from `on`, not by users."""
+
+    types: tuple[str, ...]
+
+    @property
+    def key(self) -> Key:
+        return ("type_is", *self.types)
+
+    def __str__(self) -> str:
+        return f"type is {' or '.join(self.types)}"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Scoped(Expr):
+    """A condition of a step on ``types``, which decide what its fields and windows are.
+
+    Made when a pattern is compiled, not by users.
+    """
+
+    types: tuple[str, ...]
+    operand: Expr
+
+    @property
+    def key(self) -> Key:
+        return ("scoped", self.types, self.operand.key)
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return str(self.operand)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Window(Expr):
+    """An aggregate over a sliding event-time window: ``avg(e.price).over("60s")``.
+
+    The window of an event at time ``t`` is ``(t - length, t]`` over the events
+    of the step's types: an event counts itself, one exactly ``length`` old has
+    left, and of events with equal times an earlier one does not see a later
+    one. ``where`` limits which events enter; absent values are passed over
+    (``count()`` counts events, ``count(e.x)`` those that have an x). In an
+    empty window count and sum are 0, all others absent. ``var`` and ``std``
+    are those of the population (divided by n).
+
+    ``by`` names the fields that split the events into windows of their own:
+    None for the rule's key, an empty tuple for one window over all.
+    """
+
+    function: str
+    value: Expr | None
+    length_ns: int
+    by: tuple[str, ...] | None
+    where: Expr | None
+
+    @property
+    def key(self) -> Key:
+        return (
+            "window",
+            self.function,
+            None if self.value is None else self.value.key,
+            self.length_ns,
+            self.by,
+            None if self.where is None else self.where.key,
+        )
+
+    def __str__(self) -> str:
+        from cep.clock import format_duration
+
+        text = f"{self.function}({'' if self.value is None else self.value})"
+        if self.where is not None:
+            text += f".where({self.where})"
+        by = "" if self.by is None else f", by={list(self.by)!r}"
+        return f"{text}.over({format_duration(self.length_ns)!r}{by})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Python(Expr):
+    """A Python function of some fields of the event: the escape hatch `py`.
+
+    Runs once per event in the interpreter, so it is slow, and a rule that uses
+    it cannot be translated to another engine.
+    """
+
+    function: Callable[..., object]
+    reads: tuple[Field, ...]
+
+    @property
+    def key(self) -> Key:
+        name = f"{self.function.__module__}.{self.function.__qualname__}"
+        return ("py", name, *(r.key for r in self.reads))
+
+    def children(self) -> tuple[Expr, ...]:
+        return self.reads
+
+    def __str__(self) -> str:
+        return f"py({self.function.__qualname__}, reads={list(self.reads)!r})"
+
+
+class Aggregate:
+    """An aggregate that still needs its window: ``avg(e.price)`` before ``.over``."""
+
+    __slots__ = ("_function", "_value", "_where")
+
+    def __init__(
+        self, function: str, value: Expr | None, where: Expr | None = None
+    ) -> None:
+        self._function, self._value, self._where = function, value, where
+
+    def where(self, condition: Expr) -> Aggregate:
+        """Let only events that satisfy ``condition`` enter the window."""
+        condition = as_expr(condition)
+        joined = condition if self._where is None else self._where & condition
+        return Aggregate(self._function, self._value, joined)
+
+    def over(
+        self,
+        length: str | timedelta,
+        *,
+        by: str | Sequence[str] | Expr | None = None,
+    ) -> Window:
+        """Aggregate over the last ``length`` of event time, ``(t - length, t]``.
+
+        ``by`` splits by one or several fields; the default is the rule's key,
+        ``by=[]`` is one window over all events of the step's types.
+        """
+        names: tuple[str, ...] | None
+        if by is None:
+            names = None
+        else:
+            parts = [by] if isinstance(by, (str, Expr)) else list(by)
+            names = tuple(p.name if isinstance(p, Field) else str(p) for p in parts)
+        return Window(
+            self._function, self._value, duration_ns(length), names, self._where
+        )
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise RuleError(
+            str(self),
+            "the aggregate has no window yet",
+            f'say over what: {self}.over("60s")',
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __truediv__ = __rtruediv__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __and__ = __or__ = __neg__ = __bool__ = __invert__ = _refuse
+    __eq__ = __ne__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return f"{self._function}({'' if self._value is None else self._value})"
+
+    __repr__ = __str__
+
+
+class StepRef:
+    """What a step has bound so far: ``m.up``; attributes are fields of the last."""
+
+    __slots__ = ("_step", "_which")
+
+    def __init__(self, step: str, which: Literal["first", "last"] = "last") -> None:
+        self._step, self._which = step, which
+
+    def __getattr__(self, name: str) -> BoundField:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return BoundField(self._step, name, self._which)
+
+    def __getitem__(self, name: str) -> BoundField:
+        return BoundField(self._step, name, self._which)
+
+    def __bool__(self) -> NoReturn:
+        raise RuleError(
+            f"m.{self._step}",
+            "a step has no truth value while the rule is being built",
+            f"ask count(m.{self._step}) > 0",
+        )
+
+    def __repr__(self) -> str:
+        return f"m.{self._step}"
+
+
+class EventNamespace:
+    """``e``: attributes and items are fields of the event under test."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Field:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Field(name)
+
+    def __getitem__(self, name: str) -> Field:
+        return Field(name)
+
+    def __repr__(self) -> str:
+        return "e"
+
+
+class MatchNamespace:
+    """``m``: attributes and items are the steps of the match so far."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> StepRef:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return StepRef(name)
+
+    def __getitem__(self, name: str) -> StepRef:
+        return StepRef(name)
+
+    def __repr__(self) -> str:
+        return "m"
+
+
+e = EventNamespace()
+m = MatchNamespace()
+
+
+def as_expr(value: object) -> Expr:
+    """Return ``value`` as a node; plain values become constants."""
+    if isinstance(value, Expr):
+        return value
+    if isinstance(value, (bool, int, float, str)):
+        return Const(value)
+    if isinstance(value, Aggregate):
+        value._refuse()
+    if isinstance(value, StepRef):
+        raise RuleError(
+            repr(value),
+            "a step is not a value",
+            f"name a field ({value!r}.price) or aggregate it (count({value!r}))",
+        )
+    raise RuleError(
+        repr(value)[:80],
+        f"a {type(value).__name__} cannot be part of an expression",
+        "use a number, a string, True or False, a field (e.price) or an aggregate",
+    )
+
+
+def conjuncts(condition: Expr) -> list[Expr]:
+    """Split ``a & b & c`` into its parts."""
+    if isinstance(condition, Binary) and condition.op == "and":
+        return conjuncts(condition.left) + conjuncts(condition.right)
+    return [condition]
+
+
+def reads_match(expr: Expr) -> bool:
+    """Whether the value depends on what the match has bound (it is iterative)."""
+    return any(isinstance(node, (BoundField, BoundAggregate)) for node in expr.walk())

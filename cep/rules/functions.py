@@ -1,0 +1,155 @@
+"""The functions that rule authors call: aggregates, ``abs_``-like helpers and `py`.
+
+Each aggregate reads two ways. Of a field of ``e`` it needs a window:
+``avg(e.price).over("60s")``. Of a step of ``m`` it is taken over the events
+the step has bound: ``avg(m.up.price)``, ``count(m.up)``, ``first(m.up).price``.
+
+`sum`, `min`, `max` and `abs` given anything but expressions do what Python's
+own do, so importing them over the builtins is harmless.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any, overload
+
+from cep.errors import RuleError
+from cep.rules.expressions import (
+    Aggregate,
+    BoundAggregate,
+    BoundField,
+    Call,
+    Expr,
+    Field,
+    Python,
+    StepRef,
+    as_expr,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Value = Expr | StepRef | None
+
+
+def _aggregate(function: str, value: Any) -> Any:
+    if isinstance(value, BoundField):
+        return BoundAggregate(function, value.step, value.name)
+    if isinstance(value, StepRef):
+        raise RuleError(
+            f"{function}({value!r})",
+            f"{function} needs a field of the step",
+            f"write {function}({value!r}.price)",
+        )
+    return Aggregate(function, as_expr(value))
+
+
+@overload
+def count(value: StepRef) -> BoundAggregate: ...
+@overload
+def count(value: Expr | None = None) -> Aggregate: ...
+def count(value: Value = None) -> BoundAggregate | Aggregate:
+    """Number of events: ``count().over("60s")``, or bound by a step: ``count(m.up)``.
+
+    ``count(e.x)`` counts only events that have an ``x``.
+    """
+    if isinstance(value, StepRef):
+        return BoundAggregate("count", value._step, None)
+    if isinstance(value, BoundField):
+        return BoundAggregate("count", value.step, value.name)
+    return Aggregate("count", value)
+
+
+def sum(value: Any, *rest: Any) -> Any:
+    """Sum of a field over a window or of a step; 0 when there is nothing."""
+    if rest or not isinstance(value, (Expr, StepRef)):
+        return builtins.sum(value, *rest)
+    return _aggregate("sum", value)
+
+
+def avg(value: Expr) -> Any:
+    """Arithmetic mean over a window or of a step; absent when there is nothing."""
+    return _aggregate("avg", value)
+
+
+def var(value: Expr) -> Aggregate:
+    """Population variance over a window; 0 for one value, absent for none."""
+    return Aggregate("var", as_expr(value))
+
+
+def std(value: Expr) -> Aggregate:
+    """Population standard deviation over a window; 0 for one value, absent for none."""
+    return Aggregate("std", as_expr(value))
+
+
+def min(*values: Any, **options: Any) -> Any:
+    """Smallest value over a window or of a step; of two expressions, the smaller."""
+    return _extreme("min", values, options)
+
+
+def max(*values: Any, **options: Any) -> Any:
+    """Largest value over a window or of a step; of two expressions, the larger."""
+    return _extreme("max", values, options)
+
+
+def _extreme(function: str, values: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    if not any(isinstance(v, (Expr, StepRef)) for v in values):
+        return getattr(builtins, function)(*values, **options)
+    if len(values) == 1:
+        return _aggregate(function, values[0])
+    result = as_expr(values[0])
+    for value in values[1:]:
+        result = Call(f"{function}2", (result, as_expr(value)))
+    return result
+
+
+@overload
+def first(value: StepRef) -> StepRef: ...
+@overload
+def first(value: Expr) -> Aggregate: ...
+def first(value: StepRef | Expr) -> StepRef | Aggregate:
+    """The first event of a step (``first(m.up).price``), or of a window."""
+    if isinstance(value, StepRef):
+        return StepRef(value._step, "first")
+    return Aggregate("first", as_expr(value))
+
+
+@overload
+def last(value: StepRef) -> StepRef: ...
+@overload
+def last(value: Expr) -> Aggregate: ...
+def last(value: StepRef | Expr) -> StepRef | Aggregate:
+    """The last event of a step (``last(m.up).price``), or of a window."""
+    if isinstance(value, StepRef):
+        return StepRef(value._step, "last")
+    return Aggregate("last", as_expr(value))
+
+
+def log(value: Expr) -> Expr:
+    """Natural logarithm; absent for values that are not positive."""
+    return Call("log", (as_expr(value),))
+
+
+def sqrt(value: Expr) -> Expr:
+    """Square root; absent for negative values."""
+    return Call("sqrt", (as_expr(value),))
+
+
+def py(function: Callable[..., object], reads: Sequence[Expr]) -> Expr:
+    """Call a Python function with the fields in ``reads``, once per event.
+
+    The escape hatch for what expressions cannot say: slow, and not portable to
+    another engine. The function gets the values in the order of ``reads`` (None
+    where absent) and returns a number, a truth value, or None for absent. It
+    must depend on nothing else, or replays will differ.
+    """
+    fields = []
+    for item in reads:
+        if not isinstance(item, Field):
+            raise RuleError(
+                f"py({function.__name__})",
+                f"reads may hold fields of e only, got {item!r}",
+                "list plain fields: reads=[e.price, e.quantity]",
+            )
+        fields.append(item)
+    return Python(function, tuple(fields))

@@ -1,0 +1,374 @@
+"""Patterns: steps, how they follow one another, and how often.
+
+A step names the event types it takes and a condition. Steps follow by
+``.next`` (strict: the very next event of the rule), ``.then`` (skip till next:
+events that do not fit are passed over) or ``.then_any`` (skip till any: events
+that fit may be passed over too). ``.not_next`` and ``.not_then`` say what must
+not come; ``.not_then`` in last place needs ``.within`` and fires when that time
+has run out.
+
+A rule sees the events of the types that its steps name, of one key at a time;
+"the very next event" is meant among those. Everything here is a definition:
+immutable, checked when it is built, and nothing runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from cep.clock import duration_ns, format_duration
+from cep.errors import RuleError
+from cep.rules.expressions import Expr, Key, as_expr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+
+Contiguity = Literal["next", "then", "then_any", "not_next", "not_then"]
+Inner = Literal["relaxed", "consecutive", "any"]
+NEGATIONS = ("not_next", "not_then")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantifier:
+    """How often a step or group is taken; the default is exactly once."""
+
+    least: int = 1
+    most: int | None = 1
+    optional: bool = False
+    greedy: bool = False
+    inner: Inner = "relaxed"
+    until: Expr | None = None
+    explicit: bool = False  # a repetition was asked for, if only times(1)
+
+    @property
+    def loops(self) -> bool:
+        """Whether there is no upper bound."""
+        return self.most is None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether this is anything but exactly once or at most once."""
+        return self.explicit or self.least != 1 or self.most != 1
+
+    @property
+    def key(self) -> Key:
+        """The structure as a tuple."""
+        until = None if self.until is None else self.until.key
+        return (
+            self.least,
+            self.most,
+            self.optional,
+            self.greedy,
+            self.inner,
+            until,
+        )
+
+    def __str__(self) -> str:
+        text = ""
+        if self.loops:
+            text = ".one_or_more()" if self.least == 1 else f".at_least({self.least})"
+        elif self.repeats:
+            text = (
+                f".times({self.least})"
+                if self.least == self.most
+                else f".between({self.least}, {self.most})"
+            )
+        if self.inner == "consecutive":
+            text += ".consecutive()"
+        if self.inner == "any":
+            text += ".any_combination()"
+        if self.greedy:
+            text += ".greedy()"
+        if self.until is not None:
+            text += f".until({self.until})"
+        if self.optional:
+            text += ".optional()"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """What steps and groups share: quantifiers."""
+
+    quantifier: Quantifier = field(default_factory=Quantifier, kw_only=True)
+
+    @property
+    def label(self) -> str:
+        """How error messages call this element."""
+        raise NotImplementedError  # pragma: no cover
+
+    def _quantified(self, **changes: object) -> _Element:
+        return replace(self, quantifier=replace(self.quantifier, **changes))  # type: ignore[arg-type]
+
+    def _repeated(self, least: int, most: int | None) -> _Element:
+        if self.quantifier.repeats:
+            raise RuleError(
+                self.label,
+                f"has a repetition already: {self.quantifier}",
+                "keep one of times, between, at_least, one_or_more",
+            )
+        for n in (least, most):
+            if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+                raise RuleError(
+                    self.label,
+                    f"a repetition is a whole number, got {n!r}",
+                    "give an int",
+                )
+        if least < 0 or (most is not None and (most < 1 or most < least)):
+            raise RuleError(
+                self.label,
+                f"cannot be taken between {least} and {most} times",
+                "use 1 <= least <= most; least 0 means optional",
+            )
+        if least == 0:
+            return self._quantified(least=1, most=most, optional=True, explicit=True)
+        return self._quantified(least=least, most=most, explicit=True)
+
+    def times(self, n: int) -> _Element:
+        """Take exactly ``n`` (events in between that do not fit are passed over)."""
+        return self._repeated(n, n)
+
+    def between(self, least: int, most: int) -> _Element:
+        """Take ``least`` to ``most``; with least 0 the element may be skipped."""
+        return self._repeated(least, most)
+
+    def at_least(self, n: int) -> _Element:
+        """Take ``n`` or more."""
+        return self._repeated(n, None)
+
+    def one_or_more(self) -> _Element:
+        """Take one or more (the Kleene plus)."""
+        return self._repeated(1, None)
+
+    def optional(self) -> _Element:
+        """Allow none at all as well."""
+        if self.quantifier.optional:
+            raise RuleError(self.label, "is optional already", "remove one .optional()")
+        return self._quantified(optional=True)
+
+    def greedy(self) -> _Element:
+        """Take as many as possible: what fits here is not taken by the next step."""
+        self._needs_repetition("greedy")
+        if self.quantifier.inner == "any":
+            raise RuleError(
+                self.label,
+                "greedy and any_combination contradict each other",
+                "remove one of them",
+            )
+        return self._quantified(greedy=True)
+
+    def consecutive(self) -> _Element:
+        """Let no other event come between the repetitions."""
+        self._needs_repetition("consecutive")
+        return self._quantified(inner="consecutive")
+
+    def any_combination(self) -> _Element:
+        """Let repetitions pass over events that fit: all combinations match."""
+        self._needs_repetition("any_combination")
+        if self.quantifier.greedy:
+            raise RuleError(
+                self.label,
+                "greedy and any_combination contradict each other",
+                "remove one of them",
+            )
+        return self._quantified(inner="any")
+
+    def until(self, condition: Expr) -> _Element:
+        """End the repetition at the first event that satisfies ``condition``."""
+        if not self.quantifier.loops:
+            raise RuleError(
+                self.label,
+                "until needs a repetition without an upper bound",
+                "put .one_or_more() or .at_least(n) before .until(...)",
+            )
+        return self._quantified(until=as_expr(condition))
+
+    def _needs_repetition(self, what: str) -> None:
+        if not self.quantifier.repeats:
+            raise RuleError(
+                self.label,
+                f"{what} needs a repetition",
+                f"put .times, .between, .at_least or .one_or_more before .{what}()",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Step(_Element):
+    """One step: events of ``types`` that satisfy ``condition``; built by `on`."""
+
+    types: tuple[str, ...]
+    name: str | None = None
+    condition: Expr | None = None
+
+    @property
+    def label(self) -> str:
+        return f"step {self.name!r}" if self.name else f"step on {self.types[0]!r}"
+
+    def where(self, condition: Expr) -> Step:
+        """Require ``condition`` as well; several ``where`` are joined with and."""
+        extra = as_expr(condition)
+        joined = extra if self.condition is None else self.condition & extra
+        return replace(self, condition=joined)
+
+    def within(self, length: str | timedelta) -> Sequence:
+        """Bound the time of a repeated single step; see `Sequence.within`."""
+        return seq(self).within(length)
+
+    @property
+    def key(self) -> Key:
+        """The structure as nested tuples."""
+        condition = None if self.condition is None else self.condition.key
+        return ("step", self.types, self.name, condition, self.quantifier.key)
+
+    def __str__(self) -> str:
+        text = f"on({', '.join(map(repr, self.types))}, name={self.name!r})"
+        if self.condition is not None:
+            text += f".where({self.condition})"
+        return text + str(self.quantifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence(_Element):
+    """Steps and groups in order; built by `seq`, and a group when nested."""
+
+    elements: tuple[tuple[Contiguity | None, Step | Sequence], ...]
+    within_ns: int | None = None
+    condition: Expr | None = None
+
+    @property
+    def label(self) -> str:
+        names = [el.label for _, el in self.elements]
+        return f"sequence of {', '.join(names)}"
+
+    def next(self, step: Step | Sequence) -> Sequence:
+        """Follow strictly: ``step`` takes the very next event, or the match dies."""
+        return self._append("next", step)
+
+    def then(self, step: Step | Sequence) -> Sequence:
+        """Follow relaxed: events that do not fit ``step`` are passed over."""
+        return self._append("then", step)
+
+    def then_any(self, step: Step | Sequence) -> Sequence:
+        """Follow freely: events that fit may be passed over too (more matches)."""
+        return self._append("then_any", step)
+
+    def not_next(self, step: Step) -> Sequence:
+        """Require that the very next event does not fit ``step``."""
+        return self._append("not_next", step)
+
+    def not_then(self, step: Step) -> Sequence:
+        """Require that no event fits ``step`` before the following step is taken.
+
+        In last place: none until ``.within`` has run out; the match is released
+        by time, at the first event's time plus that length.
+        """
+        return self._append("not_then", step)
+
+    def within(self, length: str | timedelta) -> Sequence:
+        """Bound the time from first to last event: *less* than ``length``."""
+        if self.within_ns is not None:
+            raise RuleError(
+                self.label,
+                f"has a time bound already: {format_duration(self.within_ns)}",
+                "keep one .within(...)",
+            )
+        return replace(self, within_ns=duration_ns(length))
+
+    def where(self, condition: Expr) -> Sequence:
+        """Keep only complete matches that satisfy ``condition``.
+
+        It is looked at when the match completes; a match that fails it counts
+        as if it had never completed. ``e`` is the completing event.
+        """
+        extra = as_expr(condition)
+        joined = extra if self.condition is None else self.condition & extra
+        return replace(self, condition=joined)
+
+    def _append(self, contiguity: Contiguity, step: Step | Sequence) -> Sequence:
+        if not isinstance(step, (Step, Sequence)):
+            raise RuleError(
+                f".{contiguity}({step!r})",
+                f"takes a step or a group, got a {type(step).__name__}",
+                'build a step with on("event.type") and a group with seq(...)',
+            )
+        if contiguity in NEGATIONS:
+            if isinstance(step, Sequence):
+                raise RuleError(
+                    f".{contiguity}",
+                    "a group cannot be negated",
+                    "negate a single step",
+                )
+            if step.quantifier.repeats or step.quantifier.optional:
+                raise RuleError(
+                    step.label,
+                    "what must not come cannot be repeated or optional",
+                    f"remove {step.quantifier} from the step in .{contiguity}",
+                )
+            previous = self.elements[-1][1]
+            if previous.quantifier.optional:
+                raise RuleError(
+                    step.label,
+                    f"a negation cannot follow the optional {previous.label}",
+                    "put a step that must come between them",
+                )
+        return replace(self, elements=(*self.elements, (contiguity, step)))
+
+    def steps(self) -> Iterator[tuple[Contiguity | None, Step]]:
+        """Yield every step, groups flattened, with its own contiguity."""
+        for contiguity, element in self.elements:
+            if isinstance(element, Step):
+                yield contiguity, element
+            else:
+                yield from element.steps()
+
+    @property
+    def key(self) -> Key:
+        """The structure as nested tuples."""
+        condition = None if self.condition is None else self.condition.key
+        parts = tuple((c, el.key) for c, el in self.elements)
+        return ("seq", parts, self.within_ns, condition, self.quantifier.key)
+
+    def __str__(self) -> str:
+        text = f"seq({self.elements[0][1]})"
+        for contiguity, element in self.elements[1:]:
+            text += f".{contiguity}({element})"
+        text += str(self.quantifier)
+        if self.within_ns is not None:
+            text += f".within({format_duration(self.within_ns)!r})"
+        if self.condition is not None:
+            text += f".where({self.condition})"
+        return text
+
+
+def on(*types: str, name: str | None = None) -> Step:
+    """Begin a step that takes events of the given type (or any of several types).
+
+    >>> print(on("market.trade", name="up"))
+    on('market.trade', name='up')
+    """
+    if not types or not all(isinstance(t, str) for t in types):
+        raise RuleError(
+            f"on({', '.join(map(repr, types))})",
+            "takes the names of event types",
+            'write on("market.trade")',
+        )
+    if name is not None and not name.isidentifier():
+        raise RuleError(
+            f"on(..., name={name!r})",
+            "a step's name must be a Python identifier",
+            "use letters, digits and underscores, so that m.<name> works",
+        )
+    return Step(types=tuple(dict.fromkeys(types)), name=name)
+
+
+def seq(first: Step | Sequence) -> Sequence:
+    """Begin a sequence with its first step or group."""
+    if not isinstance(first, (Step, Sequence)):
+        raise RuleError(
+            f"seq({first!r})",
+            f"takes a step or a group, got a {type(first).__name__}",
+            'build a step with on("event.type")',
+        )
+    return Sequence(elements=((None, first),))

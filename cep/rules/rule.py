@@ -1,0 +1,426 @@
+"""A rule: a pattern, what it puts out, and how it is named, keyed and limited.
+
+A rule is made by the decorator `rule` on a function that returns a pattern and
+an emission. The function runs once, when its module is imported; everything it
+names is checked there against the event models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from cep.clock import duration_ns, format_duration
+from cep.errors import RuleError, near_miss
+from cep.rules.after_match import AfterMatch, after_match
+from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD, Emission
+from cep.rules.expressions import Expr, Key, Python, Window
+from cep.rules.patterns import NEGATIONS, Sequence, Step, seq
+from cep.rules.types import Checker, Kind, field_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from collections.abc import Sequence as Seq
+    from datetime import timedelta
+
+Severity = Literal["info", "warning", "critical"]
+CapPolicy = Literal["drop_oldest", "drop_new", "trip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on a rule's partial matches; what happens at a bound is counted.
+
+    ``partials_per_key`` caps one key; at the cap ``policy`` says whether the
+    oldest partial match goes, the new one is not begun, or the rule stops.
+    """
+
+    partials_per_key: int = 10_000
+    policy: CapPolicy = "drop_oldest"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A compiled-to-nothing definition: what to find and what to say about it.
+
+    Attributes
+    ----------
+    name, version
+        Part of every derived id: a new version's outputs are new events.
+    key
+        Fields that split the events; each combination of values is matched on
+        its own. Empty: one match space for all. An event without a key field
+        (absent or null) takes no part.
+    pattern
+        Always a `Sequence`; a single step becomes a sequence of one.
+    emissions
+        One or more outputs of a match, in order.
+    cooldown_ns
+        Least event time between two outputs of one key, 0 for none; a match
+        in between is suppressed and counted.
+    """
+
+    name: str
+    version: int
+    key: tuple[str, ...]
+    severity: Severity
+    pattern: Sequence
+    emissions: tuple[Emission, ...]
+    cooldown_ns: int = 0
+    after_match: AfterMatch = field(default_factory=AfterMatch)
+    limits: Limits = field(default_factory=Limits)
+    doc: str = ""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in order, groups flattened, negated ones included."""
+        return tuple(step for _, step in self.pattern.steps())
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The event types that this rule sees, sorted."""
+        return tuple(sorted({t for step in self.steps for t in step.types}))
+
+    @property
+    def released_by_time(self) -> bool:
+        """Whether a match ends with an absence, so that no event completes it."""
+        return self.pattern.elements[-1][0] == "not_then"
+
+    @property
+    def portable(self) -> bool:
+        """Whether other engines can run the rule: it calls no Python function."""
+        return not any(isinstance(x, Python) for x in self.expressions())
+
+    def expressions(self) -> Iterator[Expr]:
+        """Yield every node of every condition and emission."""
+        conditions = [s.condition for s in self.steps]
+        conditions += [s.quantifier.until for s in self.steps]
+        conditions.append(self.pattern.condition)
+        for expr in conditions:
+            if expr is not None:
+                yield from expr.walk()
+        for emission in self.emissions:
+            for leaf in emission.leaves():
+                yield from leaf.walk()
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits over everything that the matches depend on."""
+        parts: Key = (
+            self.name,
+            self.version,
+            self.key,
+            self.severity,
+            self.pattern.key,
+            tuple(e.key for e in self.emissions),
+            self.cooldown_ns,
+            str(self.after_match),
+            (self.limits.partials_per_key, self.limits.policy),
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """Return a readable account: steps, conditions, windows, limits."""
+        lines = [f"rule {self.name} v{self.version} ({self.severity}), {self.hash}"]
+        if self.doc:
+            lines.append(f"  {self.doc}")
+        lines.append(f"  key: {', '.join(self.key) or 'none (all events together)'}")
+        lines.append("  pattern:")
+        for contiguity, step in self.pattern.steps():
+            types = " or ".join(step.types)
+            where = "" if step.condition is None else f" where {step.condition}"
+            often = str(step.quantifier)
+            lead = contiguity or "first"
+            lines.append(f"    {lead:9} {step.name}{often}: {types}{where}")
+        if self.pattern.within_ns is not None:
+            lines.append(f"    within {format_duration(self.pattern.within_ns)}")
+        if self.pattern.condition is not None:
+            lines.append(f"    and then {self.pattern.condition}")
+        windows = {str(x) for x in self.expressions() if isinstance(x, Window)}
+        lines.extend(f"  window: {window}" for window in sorted(windows))
+        lines.append(f"  after match: {self.after_match}")
+        if self.cooldown_ns:
+            lines.append(f"  cooldown: {format_duration(self.cooldown_ns)} per key")
+        cap = self.limits
+        lines.append(
+            f"  limit: {cap.partials_per_key} partial matches a key, then {cap.policy}"
+        )
+        lines.extend(f"  emits: {x.type} {x.fields}" for x in self.emissions)
+        lines.append(
+            "  portable: yes"
+            if self.portable
+            else "  portable: no, it calls Python (py)"
+        )
+        return "\n".join(lines)
+
+    def _repr_markdown_(self) -> str:
+        return f"```text\n{self.describe()}\n```"
+
+
+def rule(
+    name: str,
+    *,
+    version: int = 1,
+    key: str | Seq[str] | None = None,
+    severity: Severity = "info",
+    cooldown: str | timedelta | None = None,
+    after_match: str | tuple[str, str] | AfterMatch = "no_skip",
+    limits: Limits | None = None,
+) -> Callable[[Callable[[], Any]], Rule]:
+    """Make a `Rule` of a function that returns ``(pattern, emission, ...)``.
+
+    Parameters
+    ----------
+    name, version
+        Name of the rule (letters, digits, ``-``, ``_``, ``.``) and its version,
+        at least 1; raise the version when the meaning changes.
+    key
+        Field or fields that split the events.
+    severity
+        ``info``, ``warning`` or ``critical``.
+    cooldown
+        Least event time between two outputs of one key, such as ``"60s"``.
+    after_match
+        ``no_skip`` (default), ``past_last_event``, ``to_next``,
+        ``("to_first", step)`` or ``("to_last", step)``.
+
+    Raises
+    ------
+    RuleError
+        For anything that cannot be meant: unknown event types and fields (with
+        the near miss), mixed-up kinds, patterns without an end.
+    """
+    given_after, given_limits = after_match, limits
+
+    def make(function: Callable[[], Any]) -> Rule:
+        result = function()
+        parts = result if isinstance(result, tuple) else (result,)
+        pattern, emissions = parts[0], parts[1:]
+        return build_rule(
+            name,
+            pattern,
+            emissions,
+            version=version,
+            key=key,
+            severity=severity,
+            cooldown=cooldown,
+            after_match=given_after,
+            limits=given_limits,
+            doc=inspect.getdoc(function) or "",
+        )
+
+    return make
+
+
+def build_rule(
+    name: str,
+    pattern: Step | Sequence,
+    emissions: Seq[Emission],
+    *,
+    version: int = 1,
+    key: str | Seq[str] | None = None,
+    severity: Severity = "info",
+    cooldown: str | timedelta | None = None,
+    after_match: str | tuple[str, str] | AfterMatch = "no_skip",
+    limits: Limits | None = None,
+    doc: str = "",
+) -> Rule:
+    """Build and check a `Rule` from its parts; `rule` is the decorator for it."""
+    where = f"rule {name!r}"
+    if not name or not all(c.isalnum() or c in "-_." for c in name):
+        raise RuleError(
+            where,
+            "a rule's name is made of letters, digits, '-', '_' and '.'",
+            "rename the rule",
+        )
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise RuleError(where, f"version is {version!r}", "give a whole number from 1")
+    if severity not in ("info", "warning", "critical"):
+        raise RuleError(
+            where, f"severity is {severity!r}", "use info, warning or critical"
+        )
+    if isinstance(pattern, Step):
+        pattern = seq(pattern)
+    if not isinstance(pattern, Sequence):
+        raise RuleError(
+            where,
+            f"the function must return a pattern and an emission, got {pattern!r:.60}",
+            "return seq(...) or on(...), then emit(...)",
+        )
+    if not emissions:
+        raise RuleError(where, "nothing is emitted", "return (pattern, emit(...))")
+    for emission in emissions:
+        if not isinstance(emission, Emission):
+            raise RuleError(
+                where,
+                f"an output must come from emit(...), got {emission!r:.60}",
+                "return (pattern, emit(...))",
+            )
+    keys = () if key is None else (key,) if isinstance(key, str) else tuple(key)
+    result = Rule(
+        name=name,
+        version=version,
+        key=keys,
+        severity=severity,
+        pattern=_named(pattern, {}),
+        emissions=tuple(emissions),
+        cooldown_ns=0 if cooldown is None else duration_ns(cooldown, allow_zero=True),
+        after_match=_after_match(after_match),
+        limits=limits or Limits(),
+        doc=doc.split("\n\n")[0].replace("\n", " "),
+    )
+    _check(result, where)
+    return result
+
+
+_after_match = after_match
+
+
+def _named(pattern: Sequence, taken: dict[str, int]) -> Sequence:
+    """Give every unnamed step a name: its type's last word, numbered when repeated."""
+    for _, step in pattern.steps():
+        if step.name:
+            taken.setdefault(step.name, 0)
+
+    def fresh(step: Step) -> Step:
+        if step.name:
+            return step
+        base = step.types[0].rsplit(".", 1)[-1]
+        base = base if base.isidentifier() else "step"
+        name, n = base, 1
+        while name in taken:
+            n += 1
+            name = f"{base}_{n}"
+        taken[name] = 0
+        return replace(step, name=name)
+
+    def visit(group: Sequence) -> Sequence:
+        return replace(
+            group,
+            elements=tuple(
+                (c, fresh(x) if isinstance(x, Step) else visit(x))
+                for c, x in group.elements
+            ),
+        )
+
+    return visit(pattern)
+
+
+def _check(made: Rule, where: str) -> None:
+    from cep.events.registry import registry
+
+    names: set[str] = set()
+    for step in made.steps:
+        assert step.name is not None
+        if step.name in names:
+            raise RuleError(
+                where,
+                f"two steps are named {step.name!r}",
+                "give each step a name of its own",
+            )
+        names.add(step.name)
+        for event_type in step.types:
+            registry.get(event_type)  # raises UnknownEventTypeError with the near miss
+    for name in made.key:
+        for event_type in made.types:
+            field_kind(name, [event_type], f"{where}, key")
+    _check_shape(made, where)
+    bound: dict[str, tuple[str, ...]] = {}
+    later = {
+        s.name: "that step comes later in the pattern" for s in made.steps if s.name
+    }
+    for contiguity, step in made.pattern.steps():
+        name = step.name or ""
+        at = f"{where}, step {name!r}"
+        own = {name: step.types} if step.quantifier.repeats else {}
+        later.pop(name)
+        unbound = {**later, name: "a step cannot read its own event through m"}
+        checker = Checker(at, step.types, {**bound, **own}, made.key, unbound)
+        for condition in (step.condition, step.quantifier.until):
+            if condition is not None:
+                checker.condition(condition)
+        if contiguity in NEGATIONS:
+            later[name] = "that step must not come, so it binds nothing"
+        else:
+            bound[name] = step.types
+    last_types = None if made.released_by_time else made.steps[-1].types
+    final = Checker(where, last_types, bound, made.key, later)
+    if made.pattern.condition is not None:
+        final.condition(made.pattern.condition)
+    for emission in made.emissions:
+        _check_emission(made, emission, final)
+    if made.after_match.target is not None and made.after_match.target not in bound:
+        near = near_miss(made.after_match.target, bound)
+        raise RuleError(
+            f"{where}, after_match={made.after_match}",
+            f"there is no step named {made.after_match.target!r}",
+            f"did you mean {near[0]!r}?" if near else f"steps: {', '.join(bound)}",
+        )
+
+
+def _check_shape(made: Rule, where: str) -> None:
+    if made.released_by_time and made.pattern.within_ns is None:
+        raise RuleError(
+            where,
+            "an absence in last place needs a time after which it is certain",
+            'add .within("30s") to the sequence',
+        )
+    if all(el.quantifier.optional for _, el in made.pattern.elements):
+        raise RuleError(
+            where,
+            "every step is optional, so the pattern could match nothing",
+            "make one step required",
+        )
+
+
+def _check_emission(made: Rule, emission: Emission, checker: Checker) -> None:
+    from cep.events.registry import registry
+
+    where = f"{checker.where}, emit({emission.type!r})"
+    for leaf in emission.leaves():
+        checker.kind(leaf)
+    known = registry.get(emission.type)
+    if emission.type == ALERT:
+        return
+    specs = {f.name: f for f in known.fields}
+    open_field = OPEN_FIELD.get(emission.type)
+    for name, value in emission.fields.items():
+        if name not in specs:
+            if open_field is None:
+                near = near_miss(name, specs)
+                raise RuleError(
+                    where,
+                    f"{emission.type} has no field {name!r}",
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"its fields are: {', '.join(specs)}",
+                )
+            continue
+        spec = specs[name]
+        kind: Kind | None = checker.kind(value) if isinstance(value, Expr) else None
+        numbers = ("float", "int")
+        if kind not in (None, "any", spec.kind) and not (
+            kind in numbers and spec.kind in numbers
+        ):
+            raise RuleError(
+                where, f"{name} is a {spec.kind}, {value} is a {kind}", "emit that kind"
+            )
+        if spec.choices and isinstance(value, str) and value not in spec.choices:
+            raise RuleError(
+                where,
+                f"{name} is {value!r}",
+                f"allowed: {', '.join(spec.choices)}",
+            )
+    given = set(emission.fields) | set(DERIVED_FIELDS.get(emission.type, {}))
+    if open_field is not None:
+        given.add(open_field)
+    missing = [f.name for f in known.fields if f.required and f.name not in given]
+    if missing:
+        raise RuleError(
+            where,
+            f"{emission.type} also requires {', '.join(missing)}",
+            "give them in emit(...), or leave the type out to emit the standard "
+            "alert, which takes any fields",
+        )

@@ -1,0 +1,266 @@
+"""The kinds of values in expressions, and the fields that a step may read.
+
+Checked when a rule is built, so that a slip in a field's name or a comparison
+of a string with a number is an error where it was written and not an empty
+result a week later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from cep.errors import RuleError, UnknownFieldError, near_miss
+from cep.rules.expressions import (
+    ARITHMETIC,
+    COMPARISONS,
+    LOGIC,
+    Binary,
+    BoundAggregate,
+    BoundField,
+    Call,
+    Const,
+    Expr,
+    Field,
+    IsIn,
+    IsNull,
+    Not,
+    Python,
+    StringTest,
+    TypeIs,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Kind = Literal["float", "int", "bool", "str", "json", "any"]
+NUMBERS: tuple[Kind, ...] = ("float", "int", "any")
+
+# Fields of the envelope that rules may read under these names where the
+# payload has none of that name. `event_time` is in seconds since the epoch.
+ENVELOPE: dict[str, Kind] = {
+    "event_time": "float",
+    "type": "str",
+    "stream": "str",
+    "correlation_id": "str",
+    "user_id": "str",
+}
+
+
+def payload_kinds(event_type: str) -> dict[str, Kind]:
+    """Return the payload fields of a known event type with their kinds."""
+    from cep.events.registry import registry
+
+    return {f.name: f.kind for f in registry.get(event_type).fields}
+
+
+def field_kind(name: str, types: Sequence[str], where: str) -> Kind:
+    """Return the kind of ``e.name`` for ``types``, or raise UnknownFieldError."""
+    kinds: set[Kind] = set()
+    for event_type in types:
+        fields = payload_kinds(event_type)
+        if name in fields:
+            kinds.add(fields[name])
+        elif name in ENVELOPE:
+            kinds.add(ENVELOPE[name])
+        else:
+            known = [*fields, *ENVELOPE]
+            raise UnknownFieldError(
+                name, [event_type], near_miss(name, known), known, where
+            )
+    if len(kinds) == 1:
+        return kinds.pop()
+    if kinds <= {"float", "int"}:
+        return "float"
+    raise RuleError(
+        f"{where}: e.{name}",
+        f"{name} has several kinds: {', '.join(sorted(kinds))} in {', '.join(types)}",
+        "split the step into one step per type",
+    )
+
+
+class Checker:
+    """Infers the kind of an expression within one step of one rule.
+
+    ``types`` are the event types of ``e`` (None where there is no event under
+    test, as in a match that is released by time); ``bound`` maps the steps that
+    ``m`` may name to their types.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        types: Sequence[str] | None,
+        bound: Mapping[str, Sequence[str]],
+        key: Sequence[str] = (),
+        unbound: Mapping[str, str] | None = None,
+    ) -> None:
+        self.where, self.types, self.bound, self.rule_key = where, types, bound, key
+        self.unbound = unbound or {}
+
+    def kind(self, expr: Expr) -> Kind:
+        """Return the kind of ``expr``; raise RuleError for what cannot be computed."""
+        if isinstance(expr, Const):
+            value = expr.value
+            if isinstance(value, bool):
+                return "bool"
+            return "str" if isinstance(value, str) else "float"
+        if isinstance(expr, Field):
+            return field_kind(expr.name, self._event_types(expr), self.where)
+        if isinstance(expr, BoundField):
+            return field_kind(expr.name, self._step_types(expr.step), self.where)
+        if isinstance(expr, BoundAggregate):
+            return self._bound_aggregate(expr)
+        if isinstance(expr, Window):
+            return self._window(expr)
+        if isinstance(expr, Binary):
+            return self._binary(expr)
+        if isinstance(expr, Not):
+            self._needs(expr.operand, ("bool", "any"), "~ takes a condition")
+            return "bool"
+        if isinstance(expr, Call):
+            for arg in expr.args:
+                self._needs(arg, NUMBERS, f"{expr.function.rstrip('2')} takes numbers")
+            return "float"
+        if isinstance(expr, IsIn):
+            for value in expr.values:
+                self._comparable(expr, self.kind(expr.operand), self.kind(Const(value)))
+            return "bool"
+        if isinstance(expr, IsNull):
+            self.kind(expr.operand)
+            return "bool"
+        if isinstance(expr, StringTest):
+            self._needs(expr.operand, ("str", "any"), f"{expr.test} takes a string")
+            return "bool"
+        if isinstance(expr, Python):
+            for read in expr.reads:
+                self.kind(read)
+            return "any"
+        if isinstance(expr, TypeIs):
+            return "bool"
+        raise AssertionError(expr)  # pragma: no cover
+
+    def condition(self, expr: Expr) -> None:
+        """Require that ``expr`` is a condition."""
+        self._needs(expr, ("bool", "any"), "a condition is true or false")
+
+    def _event_types(self, expr: Expr) -> Sequence[str]:
+        if self.types is None:
+            raise RuleError(
+                f"{self.where}: {expr}",
+                "there is no completing event: the match is released by time",
+                "use a field of a step: m.<step>.<field>",
+            )
+        return self.types
+
+    def _step_types(self, step: str) -> Sequence[str]:
+        if step in self.bound:
+            return self.bound[step]
+        where = f"{self.where}: m.{step}"
+        if step in self.unbound:
+            raise RuleError(where, self.unbound[step], "name a step that comes before")
+        near = near_miss(step, self.bound)
+        steps = ", ".join(self.bound) or "none"
+        meant = f"did you mean m.{near[0]}? " if near else ""
+        raise RuleError(
+            where,
+            f"there is no step named {step!r}",
+            f'{meant}the steps are: {steps}; name one with on(..., name="{step}")',
+        )
+
+    def _bound_aggregate(self, expr: BoundAggregate) -> Kind:
+        types = self._step_types(expr.step)
+        if expr.name is None:
+            return "int"
+        kind = field_kind(expr.name, types, self.where)
+        if expr.function == "count":
+            return "int"
+        if kind not in NUMBERS:
+            raise RuleError(
+                f"{self.where}: {expr}",
+                f"{expr.function} takes numbers, {expr.name} is a {kind}",
+                "aggregate a number, or use count",
+            )
+        return "int" if kind == "int" and expr.function != "avg" else "float"
+
+    def _window(self, expr: Window) -> Kind:
+        types = self._event_types(expr)
+        where = f"{self.where}: {expr}"
+        for inner in (expr.value, expr.where):
+            if inner is None:
+                continue
+            for node in inner.walk():
+                if isinstance(node, (Window, BoundField, BoundAggregate)):
+                    raise RuleError(
+                        where,
+                        f"a window cannot hold {node}",
+                        "aggregate fields of e and arithmetic on them",
+                    )
+        for name in self.rule_key if expr.by is None else expr.by:
+            field_kind(name, types, where)
+        if expr.where is not None:
+            self.condition(expr.where)
+        if expr.value is None:
+            return "int"
+        kind = self.kind(expr.value)
+        if expr.function == "count":
+            return "int"
+        if kind not in NUMBERS:
+            raise RuleError(
+                where,
+                f"{expr.function} takes numbers, {expr.value} is a {kind}",
+                "aggregate a number, or use count",
+            )
+        keeps = ("first", "last", "min", "max", "sum")
+        return "int" if kind == "int" and expr.function in keeps else "float"
+
+    def _binary(self, expr: Binary) -> Kind:
+        if expr.op in ARITHMETIC:
+            for side in (expr.left, expr.right):
+                self._needs(side, NUMBERS, f"arithmetic takes numbers in {expr}")
+            both_int = self._is_int(expr.left) and self._is_int(expr.right)
+            return "int" if both_int and expr.op != "div" else "float"
+        if expr.op in COMPARISONS:
+            self._comparable(expr, self.kind(expr.left), self.kind(expr.right))
+            return "bool"
+        assert expr.op in LOGIC
+        for side in (expr.left, expr.right):
+            self._needs(side, ("bool", "any"), f"& and | take conditions in {expr}")
+        return "bool"
+
+    def _is_int(self, expr: Expr) -> bool:
+        if isinstance(expr, Const):
+            return isinstance(expr.value, int)
+        return self.kind(expr) == "int"
+
+    def _comparable(self, expr: Expr, left: Kind, right: Kind) -> None:
+        families = [
+            "any" if k == "any" else "number" if k in NUMBERS else k
+            for k in (left, right)
+        ]
+        ordered = isinstance(expr, Binary) and expr.op not in ("eq", "ne")
+        if "json" in families:
+            problem = "a nested value (list or object) cannot be compared"
+        elif "any" not in families and families[0] != families[1]:
+            problem = f"compares a {families[0]} with a {families[1]}"
+        elif ordered and "str" in families:
+            problem = "strings have no order here"
+        elif ordered and "bool" in families:
+            problem = "truth values have no order"
+        else:
+            return
+        raise RuleError(
+            f"{self.where}: {expr}",
+            problem,
+            "compare values of one kind; strings and truth values with == or != only",
+        )
+
+    def _needs(self, expr: Expr, kinds: Sequence[Kind], what: str) -> None:
+        kind = self.kind(expr)
+        if kind not in kinds:
+            names = {"float": "number", "int": "number", "str": "string"}
+            raise RuleError(
+                f"{self.where}: {expr}",
+                f"{what}, this is a {names.get(kind, kind)}",
+                "compare it first (e.flag == True) or use another field",
+            )
