@@ -198,7 +198,7 @@ class _Builder:
                 sink,
                 self._take_condition(element),
                 self._ignore_condition(element),
-                self._is_optional(element),
+                element.quantifier.optional,
                 following,
             )
         self._add_stops(element, result)
@@ -240,7 +240,7 @@ class _Builder:
             proceed,
             take,
             self._ignore_condition(element),
-            self._is_optional(element),
+            element.quantifier.optional,
             following,
         )
 
@@ -260,7 +260,7 @@ class _Builder:
         # An event that is taken cancels the absences before an optional step.
         after = self._without_transitive_nots(element, sink)
         state.add("take", after, take)
-        if optional and not self._heads_group(element):
+        if optional:
             assert proceed is not None
             until = self._until_of(element.body)
             if element.quantifier.greedy and until is not None:
@@ -271,7 +271,7 @@ class _Builder:
                 state.add("proceed", proceed, self._true())
         if ignore is not None:
             waiting = state
-            if optional:
+            if optional or self._heads_optional_group(element):
                 # Waiting without the PROCEED edge, so that each way around the
                 # optional step is opened only once.
                 waiting = self._state(element.name)
@@ -361,11 +361,10 @@ class _Builder:
     def _heads_group(self, element: _Element) -> bool:
         return self.group is not None and element.index == 0
 
-    def _is_optional(self, element: _Element) -> bool:
-        if self._heads_group(element):
-            assert self.group is not None
-            return self.group.first_of_loop and self.group.body.quantifier.optional
-        return element.quantifier.optional
+    def _heads_optional_group(self, element: _Element) -> bool:
+        if self.group is None or element.index != 0:
+            return False
+        return self.group.first_of_loop and self.group.body.quantifier.optional
 
     def _copy(self, state: State) -> State:
         copy = self._state(state.variable, state.kind)

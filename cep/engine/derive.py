@@ -2,8 +2,8 @@
 
 A derived event's id is a ULID whose time is the completing event's time and
 whose random bits are a hash of rule, version, key, the contributing events'
-ids in binding order and the output's index. Same cause, same id, whatever cut
-the input into batches or restarted the process.
+ids in binding order with the step that bound each, and the output's index. Same
+cause, same id, whatever cut the input into batches or restarted the process.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ def derived_events(
     # Every part has its length before it, so that no two causes read alike.
     head = b"".join(len(part).to_bytes(4, "big") + part for part in (name, key))
     head += rule.version.to_bytes(4, "big")
+    bound = [compiled.variables.index(step) for step in steps]
+    packed += b"".join(number.to_bytes(2, "big") for number in bound)
     lineage = tuple(words_to_ulid(hi & mask, lo & mask) for hi, lo in ids)
     at = 0
     for index, emission in enumerate(rule.emissions):

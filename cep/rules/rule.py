@@ -328,13 +328,16 @@ def _check(made: Rule, where: str) -> None:
             field_kind(name, [event_type], f"{where}, key")
     _check_shape(made, where)
     bound: dict[str, tuple[str, ...]] = {}
+    looping = _in_repeated_groups(made.pattern)
     later = {
         s.name: "that step comes later in the pattern" for s in made.steps if s.name
     }
     for contiguity, step in made.pattern.steps():
         name = step.name or ""
         at = f"{where}, step {name!r}"
-        own = {name: step.types} if step.quantifier.repeats else {}
+        # A repeated step may look back at itself, also if its group repeats.
+        repeats = step.quantifier.repeats or name in looping
+        own = {name: step.types} if repeats else {}
         later.pop(name)
         unbound = {**later, name: "a step cannot read its own event through m"}
         checker = Checker(at, step.types, {**bound, **own}, made.key, unbound)
@@ -360,18 +363,23 @@ def _check(made: Rule, where: str) -> None:
         )
 
 
+def _in_repeated_groups(group: Sequence, repeated: bool = False) -> set[str]:
+    names: set[str] = set()
+    for _, element in group.elements:
+        if isinstance(element, Sequence):
+            inside = repeated or element.quantifier.repeats
+            names |= _in_repeated_groups(element, inside)
+        elif repeated and element.name:
+            names.add(element.name)
+    return names
+
+
 def _check_shape(made: Rule, where: str) -> None:
     if made.released_by_time and made.pattern.within_ns is None:
         raise RuleError(
             where,
             "an absence in last place needs a time after which it is certain",
             'add .within("30s") to the sequence',
-        )
-    if all(el.quantifier.optional for _, el in made.pattern.elements):
-        raise RuleError(
-            where,
-            "every step is optional, so the pattern could match nothing",
-            "make one step required",
         )
 
 
