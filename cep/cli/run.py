@@ -1,0 +1,141 @@
+"""``cep run``: run a pipeline until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cep.pipeline import Summary
+
+
+def run(
+    module: Annotated[str, typer.Argument(help="Python file with rules.")],
+    redis: Annotated[
+        str | None,
+        typer.Option(help="Server, such as redis://127.0.0.1:6379 (CEP_REDIS_URL)."),
+    ] = None,
+    drain: Annotated[
+        bool,
+        typer.Option(
+            "--drain",
+            help="Take what is there as the whole input, process it and stop.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON object.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No status lines.")] = False,
+) -> int:
+    """Run a pipeline: read streams, match rules, publish what they find.
+
+    Reads from where it last committed, so a restart goes on as if nothing had
+    happened. SIGINT and SIGTERM end it after a commit. Status goes to stderr,
+    the summary to stdout.
+
+    \b
+    Example:
+      cep run pipelines/market_ai.py --redis redis://127.0.0.1:6379
+
+    Exit codes: 0 stopped cleanly, 1 server lost or not there, 2 a mistake in
+    the command or the module, 3 another process took the pipeline over.
+    """
+    from cep.errors import FencedError
+    from cep.pipeline import Runner, load_pipeline
+
+    pipeline = load_pipeline(module)
+    _announce(quiet)
+    began = time.monotonic()
+    runner = Runner(
+        pipeline,
+        redis,
+        report=(lambda _: None) if quiet else _Status(began),
+        note=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: runner.stop())
+    if drain:
+        from cep.bus.connection import connect_redis
+        from cep.pipeline.store import Store
+
+        with connect_redis(redis) as client:
+            Store(client, pipeline.name).tick("end")
+    try:
+        summary = runner.run()
+    except FencedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    if as_json:
+        print(json.dumps(summary_dict(summary)))
+    else:
+        print(summary_text(summary))
+    return 0
+
+
+def _announce(quiet: bool) -> None:
+    from cep.engine.warmup import is_warm
+
+    if not quiet and not is_warm():
+        print(
+            "Compiling kernels, once on this machine (about 30 s of CPU)...",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class _Status:
+    """Writes a line now and then: what was read, what came out, what waits."""
+
+    def __init__(self, began: float, every_seconds: float = 2.0) -> None:
+        self.began, self.every = began, every_seconds
+        self.last, self.last_read = began, 0
+
+    def __call__(self, summary: Summary) -> None:
+        now = time.monotonic()
+        if now - self.last < self.every:
+            return
+        total = summary.total
+        rate = (total.read - self.last_read) / (now - self.last)
+        self.last, self.last_read = now, total.read
+        emitted = sum(counts["emitted"] for counts in summary.outputs.values())
+        waits = f", waits for {summary.held_back_by}" if summary.held_back_by else ""
+        print(
+            f"[{now - self.began:6.1f} s] {rate:9,.0f} events/s, "
+            f"{total.processed:,} processed, {total.buffered:,} buffered{waits}, "
+            f"{emitted:,} derived",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def summary_dict(summary: Summary) -> dict[str, object]:
+    """Return the summary as plain values."""
+    return {
+        "pipeline": summary.pipeline,
+        "streams": {name: asdict(c) for name, c in summary.streams.items()},
+        "accounting": asdict(summary.total),
+        "rules": summary.outputs,
+        "commits": summary.commits,
+        "seconds": round(summary.seconds, 3),
+        "ended": summary.ended,
+    }
+
+
+def summary_text(summary: Summary) -> str:
+    """Return the summary as lines: accounting by stream, outputs by rule."""
+    lines = [f"pipeline {summary.pipeline}, {summary.commits:,} commits"]
+    lines += [f"  {name}: {counts}" for name, counts in summary.streams.items()]
+    lines.append(f"  all: {summary.total}")
+    width = max(map(len, summary.outputs), default=0)
+    for name, c in summary.outputs.items():
+        lines.append(
+            f"  {name:{width}}  {c['emitted']:6,} derived, "
+            f"{c['suppressed']:,} suppressed by cooldown, {c['matches']:,} matches"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,247 @@
+"""Event-time order: watermarks, lateness, and what may be released.
+
+Each input stream has an out-of-orderness bound. Its watermark is its largest
+event time minus the bound, a claim that nothing older is still to come; an
+event below its own stream's watermark when it arrives is late. Events are
+released strictly below the smallest watermark, in the order (event time,
+stream, entry id), whatever the reading interleaved.
+
+A stream that stays silent would hold everything back. So, once nothing has
+arrived in it for longer than ``idle``, its watermark moves on with the arrival
+clock: the entry ids of all streams, never the wall clock, so that a replay
+sees the same time. Lateness counts that in from the stream's own entry ids
+alone, which makes it independent of what other streams did meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cep.engine.batch import Batch
+from cep.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+NS_PER_MS = 1_000_000
+LONG_AGO = np.iinfo(np.int64).min // 4
+END_OF_TIME = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class InputStream:
+    """How one input stream's time is judged.
+
+    ``max_out_of_orderness_ns`` is how far its watermark trails; ``idle_ns`` how
+    long it may be silent before time goes on without it, None for never.
+    """
+
+    name: str
+    max_out_of_orderness_ns: int = 0
+    idle_ns: int | None = None
+
+
+@dataclass(slots=True)
+class _Clock:
+    """One stream's time so far."""
+
+    largest: int = LONG_AGO  # largest event time, ns
+    watermark: int = LONG_AGO
+    arrived_ms: int = -1  # entry id of the last row
+
+
+class Ordering:
+    """Holds rows back until their time has come.
+
+    Parameters
+    ----------
+    streams
+        Sorted by name here, so that equal times are ordered alike whatever
+        order they are given in; `number` says a stream's place.
+    columns
+        How many columns the engine's batches have.
+    """
+
+    def __init__(self, streams: Sequence[InputStream], columns: int) -> None:
+        self.streams = sorted(streams, key=lambda stream: stream.name)
+        names = [stream.name for stream in self.streams]
+        if len(set(names)) != len(names) or not names:
+            raise UsageError(
+                f"The input streams are {', '.join(names) or 'none'}.",
+                "Name at least one, each once.",
+            )
+        self.number = {name: i for i, name in enumerate(names)}
+        self.clocks = [_Clock() for _ in names]
+        self.arrival_ms = -1
+        self.began_ms = -1
+        self.released_ns = LONG_AGO  # all below has been released
+        self.ended = False
+        self._columns = columns
+        self._waiting: list[Batch] = []
+
+    def __len__(self) -> int:
+        """How many rows are held back."""
+        return sum(map(len, self._waiting))
+
+    def add(self, batch: Batch) -> NDArray[np.bool_]:
+        """Take in arrivals of one stream, in entry id order; returns which are late.
+
+        Late rows are not kept. The result does not depend on how arrivals are
+        cut into batches.
+        """
+        n = len(batch)
+        if not n:
+            return np.zeros(0, np.bool_)
+        number = int(batch.stream[0])
+        stream, clock = self.streams[number], self.clocks[number]
+        times = batch.time
+        largest = np.maximum.accumulate(np.maximum(times, clock.largest))
+        before = np.concatenate([[clock.largest], largest[:-1]])
+        marks = before - stream.max_out_of_orderness_ns
+        if stream.idle_ns is not None:
+            arrived = np.concatenate([[clock.arrived_ms], batch.entry_ms[:-1]])
+            silent = (batch.entry_ms - 1 - arrived) * NS_PER_MS - stream.idle_ns
+            silent[arrived < 0] = 0
+            marks = marks + np.maximum(silent, 0)
+        marks = np.maximum.accumulate(np.maximum(marks, clock.watermark))
+        late = times < marks
+        # A stream heard for the first time, after others went on without it,
+        # may be behind what was released: that cannot be undone.
+        late |= times < self.released_ns
+        # A late row may not move the clock by what it is: it is older.
+        clock.largest = int(largest[-1])
+        clock.watermark = max(
+            int(marks[-1]), clock.largest - stream.max_out_of_orderness_ns
+        )
+        clock.arrived_ms = max(clock.arrived_ms, int(batch.entry_ms[-1]))
+        if self.began_ms < 0 or batch.entry_ms[0] < self.began_ms:
+            self.began_ms = int(batch.entry_ms[0])
+        kept = batch.take(~late) if late.any() else batch
+        if len(kept):
+            self._waiting.append(kept)
+        return late
+
+    def put_back(self, batch: Batch) -> None:
+        """Hold rows that were judged before (after a restart)."""
+        if len(batch):
+            self._waiting.append(batch)
+
+    def arrived(self, arrival_ms: int) -> None:
+        """Tell the arrival clock: every entry up to this id's time has been read."""
+        self.arrival_ms = max(self.arrival_ms, arrival_ms)
+
+    def end(self) -> None:
+        """Declare that nothing will arrive any more: all is released."""
+        self.ended = True
+
+    def watermark(self) -> int:
+        """Return the smallest watermark; only rows below it may be released."""
+        if self.ended:
+            return END_OF_TIME
+        marks = [self._mark(i) for i in range(len(self.streams))]
+        known = [mark for mark in marks if mark is not None]
+        return max(self.released_ns, min(known, default=LONG_AGO))
+
+    def _mark(self, number: int) -> int | None:
+        """Return a stream's watermark; None if time goes on without it."""
+        stream, clock = self.streams[number], self.clocks[number]
+        # Entries of this very millisecond may still come: up to the one before.
+        now_ms = self.arrival_ms - 1
+        if clock.arrived_ms < 0:
+            heard = self.began_ms >= 0 and stream.idle_ns is not None
+            if heard and (now_ms - self.began_ms) * NS_PER_MS > stream.idle_ns:  # type: ignore[operator]
+                return None
+            return LONG_AGO
+        mark = clock.watermark
+        if stream.idle_ns is not None:
+            silent = (now_ms - clock.arrived_ms) * NS_PER_MS - stream.idle_ns
+            if silent > 0:
+                mark = max(
+                    mark, clock.largest - stream.max_out_of_orderness_ns + silent
+                )
+        return mark
+
+    def held_back_by(self) -> str | None:
+        """Return the stream whose watermark holds rows back, None if none does."""
+        if not self._waiting or self.ended:
+            return None
+        marks = [(self._mark(i), i) for i in range(len(self.streams))]
+        known = [(mark, i) for mark, i in marks if mark is not None]
+        return self.streams[min(known)[1]].name if known else None
+
+    def release(self, limit: int | None = None) -> tuple[Batch, int]:
+        """Return rows whose time has come, in order, and the time they lie below.
+
+        ``limit`` bounds their number; the time returned is then that of the
+        first row still held, so that equal times may be split but never passed.
+        """
+        mark = self.watermark()
+        waiting = Batch.concat(self._waiting) if self._waiting else None
+        if waiting is None:
+            self.released_ns = max(self.released_ns, mark)
+            return Batch.empty(self._columns), mark
+        due = np.flatnonzero(waiting.time < mark)
+        if not due.size:
+            self._waiting = [waiting]
+            self.released_ns = max(self.released_ns, mark)
+            return Batch.empty(self._columns), mark
+        order = np.lexsort(
+            (
+                waiting.entry_seq[due],
+                waiting.entry_ms[due],
+                waiting.stream[due],
+                waiting.time[due],
+            )
+        )
+        due = due[order]
+        cut = due.size if limit is None else min(limit, due.size)
+        released = waiting.take(due[:cut])
+        keep = np.ones(len(waiting), np.bool_)
+        keep[due[:cut]] = False
+        rest = waiting.take(keep)
+        self._waiting = [rest] if len(rest) else []
+        if cut < due.size:
+            mark = int(waiting.time[due[cut]])
+        self.released_ns = max(self.released_ns, mark)
+        return released, mark
+
+    def waiting_ids(self) -> dict[str, list[str]]:
+        """Return the entry ids of the rows held back, by stream."""
+        ids: dict[str, list[str]] = {stream.name: [] for stream in self.streams}
+        for batch in self._waiting:
+            for number, ms, seq in zip(
+                batch.stream.tolist(),
+                batch.entry_ms.tolist(),
+                batch.entry_seq.tolist(),
+                strict=True,
+            ):
+                ids[self.streams[number].name].append(f"{ms}-{seq}")
+        return ids
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the clocks (the rows held back are named by `waiting_ids`)."""
+        return {
+            "arrival_ms": self.arrival_ms,
+            "began_ms": self.began_ms,
+            "released_ns": self.released_ns,
+            "ended": self.ended,
+            "clocks": {
+                stream.name: [clock.largest, clock.watermark, clock.arrived_ms]
+                for stream, clock in zip(self.streams, self.clocks, strict=True)
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the clocks back; a stream that was not there before starts anew."""
+        self.arrival_ms = state["arrival_ms"]
+        self.began_ms = state["began_ms"]
+        self.released_ns = state["released_ns"]
+        self.ended = state["ended"]
+        for name, clock in state["clocks"].items():
+            if name in self.number:
+                self.clocks[self.number[name]] = _Clock(*clock)

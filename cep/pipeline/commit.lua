@@ -1,0 +1,50 @@
+-- One commit of a pipeline: outputs, dead letters, state and positions change
+-- together or not at all. Neither MULTI nor a script rolls back, so everything
+-- that could fail is looked at before the first write.
+--
+-- KEYS  1 meta, 2 state, 3 dead letters, 4.. output streams
+-- ARGV  1 owner, 2 commit number expected, 3.. sections, each with its length:
+--       outputs: n, then n times (key index, number of words, words...)
+--       state fields set: n, then n times (field, value)
+--       state fields removed: n, then the fields
+--       meta fields set: n, then n times (field, value)
+-- Returns {"ok", seq} or {"fenced", owner} or {"seq", found} or {"type", key}.
+
+for i, key in ipairs(KEYS) do
+  local found = redis.call('TYPE', key).ok
+  local wanted = 'stream'
+  if i <= 2 then wanted = 'hash' end
+  if found ~= 'none' and found ~= wanted then return {'type', key} end
+end
+local owner = redis.call('HGET', KEYS[1], 'owner')
+if owner ~= ARGV[1] then return {'fenced', owner or ''} end
+local seq = redis.call('HGET', KEYS[1], 'seq') or '0'
+if seq ~= ARGV[2] then return {'seq', seq} end
+
+local at = 3
+local function word()
+  local value = ARGV[at]
+  at = at + 1
+  return value
+end
+
+for _ = 1, tonumber(word()) do
+  local key = KEYS[tonumber(word())]
+  local n = tonumber(word())
+  redis.call('XADD', key, '*', unpack(ARGV, at, at + n - 1))
+  at = at + n
+end
+for _ = 1, tonumber(word()) do
+  redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
+  at = at + 2
+end
+for _ = 1, tonumber(word()) do
+  redis.call('HDEL', KEYS[2], word())
+end
+local next_seq = string.format('%d', tonumber(seq) + 1)
+for _ = 1, tonumber(word()) do
+  redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+  at = at + 2
+end
+redis.call('HSET', KEYS[1], 'seq', next_seq)
+return {'ok', next_seq}

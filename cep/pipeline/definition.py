@@ -1,0 +1,148 @@
+"""What a pipeline is: a name, rules, input streams. Nothing runs here.
+
+A pipeline module is a Python file that defines rules and, usually, one
+`Pipeline`; without one, its rules run on the home streams of the event types
+that they name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cep.clock import duration_ns
+from cep.engine.ordering import InputStream
+from cep.errors import CepError, UsageError
+from cep.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+DEFAULT_OUT_OF_ORDERNESS = "1s"
+DEFAULT_IDLE = "30s"
+
+
+def stream(
+    name: str,
+    *,
+    max_out_of_orderness: str | timedelta = DEFAULT_OUT_OF_ORDERNESS,
+    idle: str | timedelta | None = DEFAULT_IDLE,
+) -> InputStream:
+    """Name an input stream and say how its time is judged.
+
+    Parameters
+    ----------
+    max_out_of_orderness
+        How much older than the newest event an event may be; older ones are
+        late. Larger waits longer, smaller loses stragglers.
+    idle
+        After how long a silence time goes on without this stream; None: never,
+        which is right when history is replayed in several parts.
+
+    Examples
+    --------
+    >>> stream("market.events", max_out_of_orderness="250ms").idle_ns
+    30000000000
+    """
+    return InputStream(
+        name,
+        duration_ns(max_out_of_orderness, allow_zero=True),
+        None if idle is None else duration_ns(idle),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A pipeline's definition.
+
+    Attributes
+    ----------
+    name
+        Names its state in Redis; one process runs a name at a time.
+    rules
+        What to find, in the order in which outputs of one moment are put out.
+    streams
+        Where to look; empty: the home streams of the rules' event types.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    streams: tuple[InputStream, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        rules: Sequence[Rule],
+        streams: Sequence[InputStream | str] = (),
+    ) -> None:
+        if not rules or not all(isinstance(rule, Rule) for rule in rules):
+            raise UsageError(
+                f"Pipeline {name!r} has no rules, or something that is not a rule.",
+                "Pass the functions decorated with @rule(...).",
+            )
+        inputs = tuple(stream(s) if isinstance(s, str) else s for s in streams)
+        inputs = inputs or tuple(stream(s) for s in home_streams(rules))
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "rules", tuple(rules))
+        object.__setattr__(self, "streams", inputs)
+
+
+def home_streams(rules: Sequence[Rule]) -> list[str]:
+    """Return the streams on which the event types of some rules live, sorted."""
+    from cep.events.registry import registry
+
+    return sorted({registry.get(t).stream for rule in rules for t in rule.types})
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """Import a pipeline module from a file and return its pipeline.
+
+    The module is the owner's code and runs as such.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, it cannot be imported, or it defines neither
+        a pipeline nor rules, or several pipelines.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.", "Give a Python file.")
+    name = f"cep_pipeline_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{str(path)!r} is not a Python file.", "Give a .py file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except CepError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), 0)
+        line = getattr(error, "lineno", None) or line
+        raise UsageError(
+            f"{path}:{line}: {type(error).__name__}: {error}.",
+            "Mend the module; it must import on its own.",
+        ) from error
+    found = list(
+        {id(x): x for x in vars(module).values() if isinstance(x, Pipeline)}.values()
+    )
+    if len(found) > 1:
+        raise UsageError(
+            f"{path} defines {len(found)} pipelines.", "Keep one in a module."
+        )
+    if found:
+        return found[0]
+    rules = [x for x in vars(module).values() if isinstance(x, Rule)]
+    if not rules:
+        raise UsageError(
+            f"{path} defines no rules.", "Decorate a function with @rule(...)."
+        )
+    return Pipeline(path.stem.replace("_", "-"), rules)

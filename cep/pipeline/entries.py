@@ -1,0 +1,122 @@
+"""What a pipeline writes to streams: outputs and dead letters, as entry fields.
+
+A dead letter says why and from where: ``kind`` (late, quarantine, gap, output),
+``reason``, ``stream``, ``entry_id``, ``detail``, the first 4 kB of the entry as
+``raw`` with its whole ``raw_length`` and ``sha256``, and the ``pipeline``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from cep.events.codec import encode
+from cep.events.columns import BadRow
+from cep.events.envelope import Event
+from cep.events.timestamps import format_timestamp, from_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cep.engine.derive import DerivedEvent
+
+NS_PER_MS = 1_000_000
+
+
+def output_fields(derived: DerivedEvent) -> list[bytes]:
+    """Return a derived event as the words of an entry: field, value, field...
+
+    Raises
+    ------
+    InvalidPayloadError
+        If a required field of its type is absent in this match.
+    """
+    event = Event.new(
+        derived.type,
+        derived.data,
+        id=derived.id,
+        stream=derived.stream,
+        timestamp=from_ms(derived.time_ns // NS_PER_MS),
+        correlation_id=derived.correlation_id or None,
+        metadata=derived.metadata(),
+    )
+    return [word for pair in encode(event).items() for word in pair]
+
+
+def dead_letter(pipeline: str, kind: str, row: BadRow) -> list[bytes]:
+    """Return a row that was given up on as the words of an entry."""
+    fields: dict[str, bytes | str] = {
+        "kind": kind,
+        "reason": row.reason,
+        "stream": row.stream,
+        "entry_id": row.entry_id,
+        "detail": row.detail,
+        "raw": row.raw,
+        "raw_length": str(row.raw_length),
+        "sha256": row.sha256,
+        "pipeline": pipeline,
+    }
+    return _words(fields)
+
+
+def late_letter(
+    pipeline: str, stream: str, entry_id: str, event_ms: int, raw: BadRow | None
+) -> list[bytes]:
+    """Return a late event as the words of an entry; ``raw`` None: it is gone."""
+    detail = (
+        f"its event time {format_timestamp(event_ms)} was below the "
+        "stream's watermark when it arrived"
+    )
+    empty = BadRow(stream, entry_id, "", "", b"", 0, hashlib.sha256().hexdigest())
+    source = raw or empty
+    row = BadRow(
+        stream,
+        entry_id,
+        "late",
+        detail,
+        source.raw,
+        source.raw_length,
+        source.sha256,
+    )
+    return dead_letter(pipeline, "late", row)
+
+
+def refused_output(pipeline: str, derived: DerivedEvent, problem: str) -> list[bytes]:
+    """Return an output that its own type's model refuses as the words of an entry."""
+    raw = repr(derived.data).encode()
+    row = BadRow(
+        derived.stream,
+        "",
+        "rule_error",
+        f"rule {derived.rule}, event {derived.id}: {problem}",
+        raw[:4096],
+        len(raw),
+        hashlib.sha256(raw).hexdigest(),
+    )
+    return dead_letter(pipeline, "output", row)
+
+
+def vanished(pipeline: str, stream: str, entry_id: str) -> list[bytes]:
+    """Return an entry that was read but is gone when it is needed again."""
+    row = BadRow(
+        stream,
+        entry_id,
+        "gap",
+        "was read, then trimmed or deleted before it was processed",
+        b"",
+        0,
+        hashlib.sha256().hexdigest(),
+    )
+    return dead_letter(pipeline, "gap", row)
+
+
+def _words(fields: Mapping[str, bytes | str]) -> list[bytes]:
+    words: list[bytes] = []
+    for name, value in fields.items():
+        words.append(name.encode())
+        words.append(
+            value
+            if isinstance(value, bytes)
+            else value.encode("utf-8", "backslashreplace")
+        )
+    return words

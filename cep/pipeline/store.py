@@ -1,0 +1,171 @@
+"""A pipeline's place in Redis: owner, positions, state, and the commit.
+
+Fields of ``cep:{name}:meta``:
+
+=============  ===============================================================
+``owner``      ULID of the process that may commit, taken when it starts
+``seq``        number of the last commit
+``rules``      JSON: rule name to structural hash
+``positions``  JSON: stream to the last entry id read
+``ordering``   JSON: the clocks (`cep.engine.ordering`)
+``buffered``   JSON: stream to the ids of entries read but not yet released
+``counts``     JSON: stream to counts (`cep.pipeline.accounting`)
+``outputs``    JSON: rule to numbers of matches, outputs, suppressed ones
+``ticks``      last tick read
+``ended``      "1" once the input was declared to have ended
+=============  ===============================================================
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import redis as redis_py
+
+from cep.bus.connection import clear_errors
+from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
+from cep.errors import FencedError, UsageError
+from cep.events.ids import MonotonicUlids
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Entry = tuple[str, "Sequence[bytes]"]  # stream, then field, value, field, value...
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a pipeline finds of itself when it starts; empty the first time."""
+
+    seq: int = 0
+    rules: dict[str, str] = field(default_factory=dict)
+    positions: dict[str, str] = field(default_factory=dict)
+    ordering: dict[str, Any] = field(default_factory=dict)
+    buffered: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    outputs: dict[str, dict[str, int]] = field(default_factory=dict)
+    ticks: str = "0-0"
+    ended: bool = False
+    state: dict[str, bytes] = field(default_factory=dict)
+
+
+class Store:
+    """Reads and commits one pipeline's state.
+
+    Whoever takes ownership last may commit; every earlier owner's next commit
+    is refused with FencedError, whatever it still believes.
+    """
+
+    def __init__(self, client: redis_py.Redis, name: str) -> None:
+        self.client, self.name = client, name
+        self.meta, self.state = meta_key(name), state_key(name)
+        self.dlq, self.ticks = dlq_key(name), ticks_key(name)
+        self.owner = MonotonicUlids().next()
+        self.seq = 0
+        source = files("cep.pipeline").joinpath("commit.lua").read_text()
+        self._script = client.register_script(source)
+
+    def take_over(self) -> Stored:
+        """Become the owner and return what is stored."""
+        with clear_errors(self.client):
+            for key, kind in ((self.meta, b"hash"), (self.state, b"hash")):
+                found: Any = self.client.type(key)
+                if found not in (kind, b"none"):
+                    raise UsageError(
+                        f"The key {key} is a {found.decode()}, not a {kind.decode()}.",
+                        "Rename the pipeline, or remove the key.",
+                    )
+            self.client.hset(self.meta, "owner", self.owner)
+            meta: Any = self.client.hgetall(self.meta)
+            state = {
+                name.decode(): value
+                for name, value in self.client.hscan_iter(self.state, count=1000)
+            }
+        self.seq = int(meta.get(b"seq", 0))
+        stored = Stored(seq=self.seq, state=state)
+        for name in (
+            "rules",
+            "positions",
+            "ordering",
+            "buffered",
+            "counts",
+            "outputs",
+        ):
+            raw = meta.get(name.encode())
+            if raw is not None:
+                setattr(stored, name, json.loads(raw))
+        stored.ticks = meta.get(b"ticks", b"0-0").decode()
+        stored.ended = meta.get(b"ended") == b"1"
+        return stored
+
+    def commit(
+        self,
+        entries: Sequence[Entry],
+        state: Mapping[str, bytes | None],
+        meta: Mapping[str, Any],
+    ) -> None:
+        """Write outputs, dead letters, changed state and positions as one.
+
+        Raises
+        ------
+        FencedError
+            If another process has taken over. Nothing was written.
+        ConnectionFailedError
+            If the outcome is not known: drop everything and start from what is
+            stored.
+        """
+        keys = [self.meta, self.state, self.dlq]
+        for stream, _ in entries:
+            if stream not in keys:
+                keys.append(stream)
+        words: list[Any] = [self.owner, self.seq, len(entries)]
+        for stream, fields in entries:
+            words += [keys.index(stream) + 1, len(fields), *fields]
+        present = {name: value for name, value in state.items() if value is not None}
+        gone = [name for name, value in state.items() if value is None]
+        words.append(len(present))
+        for name, value in present.items():
+            words += [name, value]
+        words += [len(gone), *gone, len(meta)]
+        for name, value in meta.items():
+            words += [name, value if isinstance(value, str) else json.dumps(value)]
+        with clear_errors(self.client):
+            answer: Any = self._script(keys=keys, args=words)
+        verdict, found = answer[0].decode(), answer[1].decode()
+        if verdict == "fenced":
+            raise FencedError(self.name, self.owner, found)
+        if verdict == "seq":
+            raise FencedError(self.name, f"commit {self.seq}", f"commit {found}")
+        if verdict == "type":
+            raise UsageError(
+                f"The key {found} is of another type.", "Remove it, or rename ours."
+            )
+        self.seq = int(found)
+
+    def show_lag(self, positions: Mapping[str, bytes]) -> None:
+        """Set a consumer group's position to ours, so that any tool shows our lag."""
+        with clear_errors(self.client):
+            for stream, position in positions.items():
+                try:
+                    self.client.xgroup_setid(stream, self.name, position)
+                except redis_py.ResponseError as error:
+                    if not str(error).startswith(
+                        "NOGROUP"
+                    ) and "no such key" not in str(error):
+                        raise
+                    if self.client.exists(stream):
+                        self.client.xgroup_create(stream, self.name, position)
+
+    def read_ticks(self, after: str) -> list[tuple[str, dict[bytes, bytes]]]:
+        """Return the ticks after an entry id."""
+        with clear_errors(self.client):
+            found: Any = self.client.xrange(self.ticks, f"({after}", "+")
+        return [(entry_id.decode(), fields) for entry_id, fields in found]
+
+    def tick(self, kind: str = "idle") -> None:
+        """Write a tick: time has come this far, or (``end``) the input has ended."""
+        with clear_errors(self.client):
+            self.client.xadd(self.ticks, {"kind": kind}, maxlen=1000, approximate=True)
