@@ -1,0 +1,62 @@
+"""How kernels are compiled and cached."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+import numba
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+Bytes: TypeAlias = "NDArray[np.uint8]"
+Places: TypeAlias = "NDArray[np.int64]"
+
+
+def _digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    content = b"".join(path.read_bytes() for path in sources)
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+_DIGEST = _digest()
+
+
+# Leave out what kernels do not use: it costs a third of the compilation.
+_LEAN: dict[str, Any] = {
+    "no_cfunc_wrapper": True,
+    "no_rewrites": True,
+    "_nrt": False,
+    "error_model": "numpy",
+}
+
+
+_HELPER: dict[str, Any] = {"no_cpython_wrapper": True}
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function that Python calls, on its first call on this machine.
+
+    numba's cache looks at the file of the function only and would go on using
+    code of helpers that have changed since. So the name it files the code
+    under holds a digest of all kernels.
+    """
+    function.__qualname__ += f"_{_DIGEST}"
+    return cast("Function", numba.njit(cache=True, nogil=True, **_LEAN)(function))
+
+
+def helper(function: Function) -> Function:
+    """Compile a function that only kernels call.
+
+    Each kind of arguments is compiled anew, and numba takes a literal for a
+    kind of its own: callers pass int64 only, ``np.int64(0)`` where a constant
+    is meant.
+    """
+    return cast("Function", numba.njit(**_LEAN, **_HELPER)(function))
