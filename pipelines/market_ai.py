@@ -19,15 +19,20 @@ def busy_price(sigmas: float, trades: int):
     deviation = std(e.price).over("10s", by=market)
     enough = count().over("10s", by=market) >= trades
     distance = abs(e.price - mean)
-    # The relative floor keeps a market that only ticks up and down one step out.
-    return enough & (distance > sigmas * deviation) & (distance > 2e-4 * mean)
+    # The relative floor passes over quiet markets that only tick one step.
+    return enough & (distance > sigmas * deviation) & (distance > 5e-5 * mean)
 
 
 def busy_service(times: float):
-    """Requests of the last 5 s far above the rate of the last 2 minutes."""
+    """Requests of the last 5 s far above the rate of the last 2 minutes.
+
+    Not before two minutes (less a little) were seen: until then the rate over
+    two minutes would be too low, and everything a surge.
+    """
     now = count().over("5s", by=[]) / 5
     usual = count().over("2m", by=[]) / 120
-    return (count().over("2m", by=[]) >= 300) & (now > times * usual)
+    seen = e.event_time - first(e.event_time).over("2m", by=[])
+    return (seen > 115_000) & (now > times * usual)
 
 
 @rule("volatility-burst", key=["symbol", "venue"], severity="warning", cooldown="30s")
@@ -59,11 +64,12 @@ def perpetual_leads_spot():
     )
     return seq(lead).then(follow).within("1s"), emit(
         "market.trend.detected",
+        title="{key}: spot followed the perpetual up within {lag_ms:,.0f} ms",
         trend_type="rising",
-        confidence_score=0.5,
+        confidence_score=0.5,  # required by the type; the rule has no score
         perpetual_price=m.lead.price,
         spot_price=e.price,
-        lag_seconds=e.event_time - m.lead.event_time,
+        lag_ms=e.event_time - m.lead.event_time,
     )
 
 
@@ -128,11 +134,11 @@ def ai_surge_then_burst():
     surge = on("ai.inference.requested", name="surge").where(busy_service(1.5))
     burst = on("market.trade", name="burst").where(busy_price(4, 30))
     return seq(surge).then(burst).within("5s"), emit(
-        title="AI load surge, then {symbol} on {venue} jumped {after:.1f} s later",
+        title="AI load surge, then {symbol} on {venue} jumped {after_ms:,.0f} ms later",
         symbol=e.symbol,
         venue=e.venue,
         price=e.price,
-        after=e.event_time - m.surge.event_time,
+        after_ms=e.event_time - m.surge.event_time,
     )
 
 

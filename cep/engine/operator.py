@@ -138,7 +138,7 @@ class Operator:
             if envelope is not None:
                 _copy(out, envelope, kind, strings.codes, absent="")
         if name == "event_time":
-            out[:] = columns.time_ms / 1000.0
+            out[:] = columns.time_ms
         elif name == "type":
             out[:] = strings.codes(columns.types)[columns.type_code]
         elif name == "stream":

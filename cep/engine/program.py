@@ -71,6 +71,9 @@ _BOUND = {
 }
 
 
+Row = tuple[int, int, int]  # op, a, b; jumps are relative to the program's begin
+
+
 class Scope(Protocol):
     """Where the values of a program are."""
 
@@ -107,15 +110,19 @@ class Programs:
 
     def add(self, expr: Expr, scope: Scope) -> int:
         """Compile an expression; returns the program's number."""
-        begin = len(self._code)
-        self._emit(expr, scope, begin)
-        deepest = _depth(self._code[begin:])
+        # Gathered apart: asking the scope for a window may compile that
+        # window's own programs meanwhile.
+        code: list[Row] = []
+        self._emit(expr, scope, code)
+        deepest = _depth(code)
         if deepest > vm.STACK:
             raise RuleError(
                 f"{str(expr)[:80]}...",
                 f"the expression nests {deepest} deep, at most {vm.STACK} is possible",
                 "group it from the left, or split it over several rules",
             )
+        begin = len(self._code)
+        self._code += code
         self._slices.append((begin, len(self._code)))
         return len(self._slices) - 1
 
@@ -134,10 +141,6 @@ class Programs:
         """The constants."""
         return np.array(self._consts or [0.0], np.float64)
 
-    def _op(self, op: int, a: int = 0, b: int = 0) -> int:
-        self._code.append((op, a, b))
-        return len(self._code) - 1
-
     def _const(self, value: Scalar) -> int:
         self._consts.append(self._number(value))
         return len(self._consts) - 1
@@ -148,59 +151,62 @@ class Programs:
         number = float(value)
         return math.nan if math.isinf(number) else number
 
-    def _emit(self, expr: Expr, scope: Scope, base: int) -> None:
+    def _emit(self, expr: Expr, scope: Scope, code: list[Row]) -> None:
         if isinstance(expr, Const):
-            self._op(vm.CONST, self._const(expr.value))
+            code.append((vm.CONST, self._const(expr.value), 0))
         elif isinstance(expr, (Field, Window, Python)):
-            self._op(vm.COL, scope.column(expr))
+            code.append((vm.COL, scope.column(expr), 0))
         elif isinstance(expr, Scoped):
-            self._emit(expr.operand, scope.narrowed(expr.types), base)
+            self._emit(expr.operand, scope.narrowed(expr.types), code)
         elif isinstance(expr, TypeIs):
-            self._op(vm.COL, scope.column(expr))
+            code.append((vm.COL, scope.column(expr), 0))
             codes = scope.type_codes(expr.types)
             begin = len(self._consts)
             self._consts.extend(map(float, codes))
-            self._op(vm.IN, begin, len(codes))
+            code.append((vm.IN, begin, len(codes)))
         elif isinstance(expr, BoundField):
             op = vm.BOUND_FIRST if expr.which == "first" else vm.BOUND_LAST
-            self._op(op, scope.variable(expr.step), scope.capture(expr.step, expr.name))
+            code.append(
+                (op, scope.variable(expr.step), scope.capture(expr.step, expr.name))
+            )
         elif isinstance(expr, BoundAggregate):
             variable = scope.variable(expr.step)
             if expr.name is None:
-                self._op(vm.BOUND_COUNT, variable)
+                code.append((vm.BOUND_COUNT, variable, 0))
             else:
                 capture = scope.capture(expr.step, expr.name)
-                self._op(_BOUND[expr.function], variable, capture)
+                code.append((_BOUND[expr.function], variable, capture))
         elif isinstance(expr, Binary) and expr.op in _BINARY:
-            self._emit(expr.left, scope, base)
-            self._emit(expr.right, scope, base)
-            self._op(_BINARY[expr.op])
+            self._emit(expr.left, scope, code)
+            self._emit(expr.right, scope, code)
+            code.append((_BINARY[expr.op], 0, 0))
         elif isinstance(expr, Binary):
-            self._emit(expr.left, scope, base)
+            self._emit(expr.left, scope, code)
             jump = vm.JUMP_IF_FALSE if expr.op == "and" else vm.JUMP_IF_TRUE
-            at = self._op(jump)
-            self._emit(expr.right, scope, base)
-            self._op(vm.TRUTH)
-            self._code[at] = (jump, len(self._code) - base, 0)
+            at = len(code)
+            code.append((jump, 0, 0))
+            self._emit(expr.right, scope, code)
+            code.append((vm.TRUTH, 0, 0))
+            code[at] = (jump, len(code), 0)
         elif isinstance(expr, Not):
-            self._emit(expr.operand, scope, base)
-            self._op(vm.NOT)
+            self._emit(expr.operand, scope, code)
+            code.append((vm.NOT, 0, 0))
         elif isinstance(expr, Call):
             for arg in expr.args:
-                self._emit(arg, scope, base)
-            self._op(_CALLS[expr.function])
+                self._emit(arg, scope, code)
+            code.append((_CALLS[expr.function], 0, 0))
         elif isinstance(expr, IsNull):
-            self._emit(expr.operand, scope, base)
-            self._op(vm.IS_NULL)
+            self._emit(expr.operand, scope, code)
+            code.append((vm.IS_NULL, 0, 0))
         elif isinstance(expr, IsIn):
-            self._emit(expr.operand, scope, base)
+            self._emit(expr.operand, scope, code)
             begin = len(self._consts)
             self._consts.extend(map(self._number, expr.values))
-            self._op(vm.IN, begin, len(expr.values))
+            code.append((vm.IN, begin, len(expr.values)))
         else:
             assert isinstance(expr, StringTest)
-            self._emit(expr.operand, scope, base)
-            self._op(vm.TABLE, self._table(expr.test, expr.text))
+            self._emit(expr.operand, scope, code)
+            code.append((vm.TABLE, self._table(expr.test, expr.text), 0))
 
     def _table(self, test: str, text: str) -> int:
         row = self._tests.get((test, text))
@@ -214,7 +220,7 @@ _PUSHES |= set(_BOUND.values())
 _POPS = {*_BINARY.values(), vm.MIN2, vm.MAX2, vm.JUMP_IF_FALSE, vm.JUMP_IF_TRUE}
 
 
-def _depth(code: list[tuple[int, int, int]]) -> int:
+def _depth(code: list[Row]) -> int:
     """Return the deepest the stack gets; a jump leaves it as falling through does."""
     depth = deepest = 0
     for op, _, _ in code:

@@ -15,6 +15,6 @@ def is_warm() -> bool:
 
     compiled: Any = nfa.feed
     try:
-        return compiled._cache._cache_file._load_index() != {}
+        return bool(compiled._cache._cache_file._load_index())
     except (AttributeError, OSError):
         return False

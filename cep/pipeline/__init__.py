@@ -7,9 +7,27 @@
 `accounting`    where every entry went
 `entries`       outputs and dead letters as stream entries
 ==============  =============================================================
+
+Defining a pipeline loads neither Redis nor kernels; `Runner` does.
 """
 
-from cep.pipeline.definition import Pipeline, load_pipeline, stream
-from cep.pipeline.runtime import Runner, Summary
+from __future__ import annotations
 
-__all__ = ["Pipeline", "Runner", "Summary", "load_pipeline", "stream"]
+from typing import TYPE_CHECKING
+
+from cep.pipeline.definition import Pipeline, load_pipeline, stream
+
+if TYPE_CHECKING:
+    from cep.pipeline.runtime import Runner as Runner
+    from cep.pipeline.runtime import Summary as Summary
+
+__all__ = ["Pipeline", "stream", "load_pipeline", "Runner", "Summary"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("Runner", "Summary"):
+        msg = f"module 'cep.pipeline' has no attribute {name!r}"
+        raise AttributeError(msg)
+    from cep.pipeline import runtime
+
+    return getattr(runtime, name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cep.bus.connection import clear_errors, connect_redis
-from cep.bus.reader import ColumnarReader, read_ids
+from cep.bus import ColumnarReader, read_ids
 from cep.clock import Clock, SystemClock
 from cep.engine.operator import Operator
 from cep.engine.ordering import NS_PER_MS, Ordering

@@ -37,7 +37,7 @@ Kind = Literal["float", "int", "bool", "str", "json", "any"]
 NUMBERS: tuple[Kind, ...] = ("float", "int", "any")
 
 # Fields of the envelope that rules may read under these names where the
-# payload has none of that name. `event_time` is in seconds since the epoch.
+# payload has none of that name. `event_time` is in milliseconds since the epoch.
 ENVELOPE: dict[str, Kind] = {
     "event_time": "float",
     "type": "str",
