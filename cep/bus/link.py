@@ -77,6 +77,10 @@ class Link:
             connection.disconnect()
             self.client.connection_pool.release(connection)
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.drop()
+
     def _take(self) -> socket.socket:
         if self._socket is None:
             self._connection = self.client.connection_pool.get_connection()

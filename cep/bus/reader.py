@@ -2,34 +2,48 @@
 
 The reader keeps its own positions (no consumer group: its pending list would
 more than double what an entry costs the server). It takes a connection from
-redis-py, then packs its commands and scans the replies itself, see
-`cep.bus.link` and `cep.bus.page`.
+redis-py, then packs its requests and scans the replies itself, see
+`cep.bus.link`, `cep.bus.replies` and `cep.bus.page`.
+
+An entry that alone exceeds `cep.bus.replies.MAX_REPLY_BYTES` is not read to
+its end: it becomes a `BadRow` too_large whose ``raw_length`` is that limit and
+whose ``sha256`` is that of the ``raw`` kept.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
-import hiredis
+import numpy as np
 
-from cep.bus.connection import clear_errors, connect_redis, error_of_reply
-from cep.bus.link import Link, packed
+from cep.bus.connection import clear_errors, connect_redis
+from cep.bus.link import packed
 from cep.bus.page import Entries, PageDecoder, StreamPage
-from cep.errors import UsageError
-from cep.events.codec import FUTURE_TOLERANCE_MS
+from cep.bus.replies import Replies, ReplyTooLargeError
+from cep.errors import ConnectionFailedError, UsageError
+from cep.events.codec import FUTURE_TOLERANCE_MS, MAX_ENTRY_BYTES
+from cep.events.columns import BadRow, EventColumns
+from cep.events.reasons import Reason
 from cep.events.registry import Registry, registry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import Self
 
     import redis
 
 COUNT: Final = 2000
 BEGINNING: Final = b"0-0"
+_IDS_AT_ONCE: Final = 512
+_FEWER: Final = 16  # by how much a count falls when a reply was too large
 
 
 class ColumnarReader:
     """Follows streams from positions of its own.
+
+    While the caller works on full pages, the next ones are already asked for.
 
     Parameters
     ----------
@@ -44,15 +58,16 @@ class ColumnarReader:
         reads from the beginning; ``b"$"`` reads what comes after the first
         `read` was called.
     count
-        Entries of a stream in a page, at most.
+        Entries of a stream in a page, at most. Fewer are asked for while
+        replies are too large to be held.
 
     Attributes
     ----------
     positions
         Stream to the id of the last entry read.
     exhausted
-        Stream to whether the last `read` found its end: a page shorter than
-        ``count``, or none.
+        Stream to whether its last page reached its end, as far as the stream
+        went when the server answered.
     """
 
     def __init__(
@@ -82,7 +97,9 @@ class ColumnarReader:
             )
             for stream in self.streams
         }
-        self._replies = _Replies(self.redis)
+        self._replies = Replies(self.redis)
+        self._asked = self.streams, count
+        self._count_now = count
         self.positions: dict[str, bytes] = {}
         self.exhausted: dict[str, bool] = {}
         self.reset(start or {})
@@ -107,22 +124,10 @@ class ColumnarReader:
             If a key is not a stream.
         """
         self._find_ends()
-        words = [b"XREAD", b"COUNT", b"%d" % self.count]
-        if block_ms > 0:
-            words += [b"BLOCK", b"%d" % block_ms]
-        words.append(b"STREAMS")
-        words += [stream.encode() for stream in self.streams]
-        words += [self.positions[stream] for stream in self.streams]
-        self._replies.send(packed(*words))
-        found = self._replies.streams(block_ms / 1000)
-        self.exhausted = dict.fromkeys(self.streams, True)
-        pages = []
-        for stream, entries in found:
-            page = self._decoders[stream].decode(entries)
-            self.positions[stream] = page.last_id
-            self.exhausted[stream] = page.entries_read < self.count
-            pages.append(page)
-        return pages
+        if self._replies.is_waiting and (pages := self._pages(0)):
+            return pages
+        self._ask(self.streams, self._count_now, block_ms)
+        return self._pages(block_ms)
 
     def reset(self, positions: Mapping[str, bytes | str]) -> None:
         """Go on from other positions; streams not named begin anew."""
@@ -132,7 +137,8 @@ class ColumnarReader:
                 f"{sorted(unknown)[0]!r} is not among the streams read.",
                 f"They are {', '.join(self.streams)}.",
             )
-        self._replies.drop()
+        if self._replies.is_waiting:
+            self._replies.drop()
         self.positions = {
             stream: _position(positions.get(stream, BEGINNING))
             for stream in self.streams
@@ -140,8 +146,65 @@ class ColumnarReader:
         self.exhausted = dict.fromkeys(self.streams, False)
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._replies.drop()
+        """Give the connection back; `read` would take another."""
+        self._replies.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _ask(self, streams: list[str], count: int, block_ms: int) -> None:
+        words = [b"XREAD", b"COUNT", b"%d" % count]
+        if block_ms > 0:
+            words += [b"BLOCK", b"%d" % block_ms]
+        words.append(b"STREAMS")
+        words += [stream.encode() for stream in streams]
+        words += [self.positions[stream] for stream in streams]
+        self._replies.send(packed(*words))
+        self._asked = streams, count
+
+    def _pages(self, block_ms: int) -> list[StreamPage]:
+        """Return the pages of the request that is waiting, and ask for the next."""
+        before = self.positions
+        try:
+            found = self._replies.streams(block_ms / 1000)
+            streams, count = self._asked
+            self._count_now = min(self.count, 2 * self._count_now)
+            exhausted = {stream: stream in streams for stream in self.streams}
+            self.positions = dict(before)
+            for stream, entries in found:
+                self.positions[stream] = entries.entry_id(len(entries) - 1)
+                exhausted[stream] = len(entries) < count
+            if not all(exhausted.values()):
+                # What is lost here will be asked for again by the next read.
+                with contextlib.suppress(ConnectionFailedError):
+                    self._ask(self.streams, self._count_now, 0)
+            pages = [self._decoders[name].decode(entries) for name, entries in found]
+        except ReplyTooLargeError as too_large:
+            return self._fewer(too_large)
+        except BaseException:
+            self.positions = before
+            self._replies.drop()
+            raise
+        self.exhausted = exhausted
+        return pages
+
+    def _fewer(self, too_large: ReplyTooLargeError) -> list[StreamPage]:
+        streams, count = self._asked
+        if count > 1:
+            self._count_now = max(1, count // _FEWER)
+            self._ask(streams, self._count_now, 0)
+            return self._pages(0)
+        if len(streams) > 1:
+            self._ask([too_large.stream], 1, 0)
+            return self._pages(0)
+        stream = streams[0]
+        page = _unread_page(self._decoders[stream], too_large)
+        self.positions = self.positions | {stream: page.last_id}
+        self.exhausted = dict.fromkeys(self.streams, False)
+        return [page]
 
     def _find_ends(self) -> None:
         for stream, position in self.positions.items():
@@ -172,10 +235,12 @@ def read_range(
         ``(``, ``-`` and ``+`` for the ends, ``ms`` alone for all of it.
     count
         How many at most; None: all, which are then held in memory at once.
+
+    Raises
+    ------
+    ReplyTooLargeError
+        If they cannot be held; `iterate_range` can.
     """
-    words = [b"XRANGE", stream.encode(), _text(start), _text(end)]
-    if count is not None:
-        words += [b"COUNT", b"%d" % count]
     decoder = PageDecoder(
         stream,
         fields=fields,
@@ -183,12 +248,8 @@ def read_range(
         registry=registry,
         future_tolerance_ms=future_tolerance_ms,
     )
-    replies = _Replies(_client(redis_or_url))
-    try:
-        replies.send(packed(*words))
-        return decoder.decode(replies.entries(1))
-    finally:
-        replies.close()
+    with _replies(redis_or_url) as replies:
+        return _range(replies, decoder, start, end, count)
 
 
 def iterate_range(
@@ -203,25 +264,31 @@ def iterate_range(
     registry: Registry = registry,
     future_tolerance_ms: int | None = FUTURE_TOLERANCE_MS,
 ) -> Iterator[StreamPage]:
-    """Yield the entries of a stream from ``start`` to ``end``, page by page."""
-    client = _client(redis_or_url)
-    while True:
-        page = read_range(
-            client,
-            stream,
-            start,
-            end,
-            count,
-            fields=fields,
-            envelope=envelope,
-            registry=registry,
-            future_tolerance_ms=future_tolerance_ms,
-        )
-        if page.entries_read:
-            yield page
-        if page.entries_read < count:
-            return
-        start = b"(" + page.last_id
+    """Yield the entries of a stream from ``start`` to ``end``, page by page.
+
+    A page has up to ``count`` entries, fewer while they are very large.
+    """
+    decoder = PageDecoder(
+        stream,
+        fields=fields,
+        envelope=envelope,
+        registry=registry,
+        future_tolerance_ms=future_tolerance_ms,
+    )
+    now = count
+    with _replies(redis_or_url) as replies:
+        while True:
+            try:
+                page = _range(replies, decoder, start, end, now)
+            except ReplyTooLargeError:
+                now = max(1, now // _FEWER)
+                continue
+            if page.entries_read:
+                yield page
+            if page.entries_read < now:
+                return
+            start = b"(" + page.last_id
+            now = min(count, 2 * now)
 
 
 def read_ids(
@@ -234,13 +301,11 @@ def read_ids(
     registry: Registry = registry,
     future_tolerance_ms: int | None = FUTURE_TOLERANCE_MS,
 ) -> StreamPage:
-    """Return the entries with these ids, in the order asked for.
+    """Return the entries with these ids, in the order asked for, as one page.
 
     An entry that is no longer there is left out, so ``entries_read`` may be
     smaller than the number of ids.
     """
-    key = stream.encode()
-    wanted = [_text(one) for one in ids]
     decoder = PageDecoder(
         stream,
         fields=fields,
@@ -248,14 +313,16 @@ def read_ids(
         registry=registry,
         future_tolerance_ms=future_tolerance_ms,
     )
+    wanted = [_text(one) for one in ids]
     if not wanted:
         return decoder.decode(Entries.of([]))
-    replies = _Replies(_client(redis_or_url))
-    try:
-        replies.send(b"".join(packed(b"XRANGE", key, one, one) for one in wanted))
-        return decoder.decode(replies.entries(len(wanted)))
-    finally:
-        replies.close()
+    with _replies(redis_or_url) as replies:
+        pages = [
+            page
+            for at in range(0, len(wanted), _IDS_AT_ONCE)
+            for page in _by_id(replies, decoder, wanted[at : at + _IDS_AT_ONCE])
+        ]
+    return _joined(pages)
 
 
 def decode_entries(
@@ -279,48 +346,86 @@ def decode_entries(
     return decoder.decode(Entries.of(pairs))
 
 
-class _Replies:
-    """Sends commands and reads their replies to the end, one after the other."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._link = Link(client)
-        self._reader = hiredis.Reader()
-        self._buffer = bytearray(1 << 18)
-
-    def send(self, command: bytes) -> None:
-        self._link.send(command)
-
-    def streams(self, seconds: float) -> list[tuple[str, Entries]]:
-        """Return the reply to XREAD: stream and entries of each that has some."""
-        reply = self._next(seconds) or []
-        return [(stream.decode(), _entries(found)) for stream, found in reply]
-
-    def entries(self, count: int) -> Entries:
-        """Return the replies to ``count`` XRANGE commands as one."""
-        return _entries([entry for _ in range(count) for entry in self._next(0.0)])
-
-    def drop(self) -> None:
-        self._link.drop()
-        self._reader = hiredis.Reader()
-
-    def close(self) -> None:
-        self._link.drop()
-
-    def _next(self, seconds: float) -> Any:
-        view = memoryview(self._buffer)
-        while (reply := self._reader.gets()) is False:
-            size = self._link.receive_into(view, seconds)
-            self._reader.feed(bytes(view[:size]))
-        if isinstance(reply, Exception):
-            self.drop()
-            raise error_of_reply(str(reply), self._link.address)
-        return reply
+def _range(
+    replies: Replies,
+    decoder: PageDecoder,
+    start: bytes | str,
+    end: bytes | str,
+    count: int | None,
+) -> StreamPage:
+    words = [b"XRANGE", decoder.stream.encode(), _text(start), _text(end)]
+    if count is not None:
+        words += [b"COUNT", b"%d" % count]
+    replies.send(packed(*words))
+    try:
+        return decoder.decode(replies.ranges(1))
+    except ReplyTooLargeError as too_large:
+        if count == 1:
+            return _unread_page(decoder, too_large)
+        raise
 
 
-def _entries(found: Iterable[Any]) -> Entries:
-    return Entries.of(
-        (entry_id, zip(flat[::2], flat[1::2], strict=True)) for entry_id, flat in found
+def _by_id(
+    replies: Replies, decoder: PageDecoder, ids: list[bytes]
+) -> Iterator[StreamPage]:
+    key = decoder.stream.encode()
+    replies.send(b"".join(packed(b"XRANGE", key, one, one) for one in ids))
+    try:
+        yield decoder.decode(replies.ranges(len(ids)))
+    except ReplyTooLargeError as too_large:
+        if len(ids) == 1:
+            yield _unread_page(decoder, too_large)
+        else:
+            half = len(ids) // 2
+            yield from _by_id(replies, decoder, ids[:half])
+            yield from _by_id(replies, decoder, ids[half:])
+
+
+def _joined(pages: Sequence[StreamPage]) -> StreamPage:
+    if len(pages) == 1:
+        return pages[0]
+    read = [page for page in pages if page.entries_read] or pages[:1]
+    starts = np.cumsum([0, *(page.entries_read for page in pages)])[:-1].tolist()
+    numbered = list(zip(starts, pages, strict=True))
+    return StreamPage(
+        pages[0].stream,
+        EventColumns.concat([page.columns for page in pages]),
+        [bad for page in pages for bad in page.bad],
+        read[0].first_id,
+        read[-1].last_id,
+        sum(page.entries_read for page in pages),
+        np.concatenate([start + page.rows for start, page in numbered]),
+        np.concatenate([start + page.bad_rows for start, page in numbered]),
     )
+
+
+def _unread_page(decoder: PageDecoder, too_large: ReplyTooLargeError) -> StreamPage:
+    """Return the page of an entry that was too large to be read at all."""
+    if not too_large.entry_id:
+        raise too_large
+    page = decoder.decode(Entries.of([]))
+    bad = BadRow(
+        decoder.stream,
+        too_large.entry_id.decode(),
+        Reason.TOO_LARGE,
+        f"the entry has more than {too_large.limit} bytes and was not read to its "
+        f"end, allowed: at most {MAX_ENTRY_BYTES}",
+        too_large.raw,
+        too_large.limit,
+        hashlib.sha256(too_large.raw).hexdigest(),
+    )
+    page.bad, page.bad_rows, page.entries_read = [bad], np.zeros(1, np.int64), 1
+    page.first_id = page.last_id = too_large.entry_id
+    return page
+
+
+@contextlib.contextmanager
+def _replies(redis_or_url: redis.Redis | str | None) -> Iterator[Replies]:
+    replies = Replies(_client(redis_or_url))
+    try:
+        yield replies
+    finally:
+        replies.close()
 
 
 def _client(redis_or_url: redis.Redis | str | None) -> redis.Redis:

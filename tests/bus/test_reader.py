@@ -1,5 +1,6 @@
 import hashlib
 import json
+import socket
 import threading
 
 import numpy as np
@@ -307,34 +308,171 @@ def test_block_longer_than_the_socket_timeout_is_no_error(redis_url):
         reader.close()
 
 
-def test_lost_connection_is_an_error_and_reading_goes_on(redis, redis_url):
-    publish_trades(redis, 10)
-    reader = ColumnarReader(redis_url, [STREAM], count=4)
-    reader.read()
-    before = dict(reader.positions)
-    redis.client_kill_filter(_type="normal", skipme=True)
-    with pytest.raises(ConnectionFailedError):
-        reader.read(block_ms=10)
-    assert reader.positions == before
-    assert [page.entries_read for page in reader.read()] == [4]
-    reader.close()
+@pytest.mark.parametrize("pages_before", range(4))
+def test_lost_connection_loses_and_repeats_nothing(redis, redis_url, pages_before):
+    """What was asked for in advance may arrive, be lost, or be asked for again."""
+    publish_trades(redis, 50)
+    seen, errors = [], 0
+    with ColumnarReader(redis_url, [STREAM], count=4) as reader:
+        while not reader.exhausted[STREAM]:
+            if len(seen) == 4 * pages_before:
+                redis.client_kill_filter(_type="normal", skipme=True)
+            before = dict(reader.positions)
+            try:
+                [page] = reader.read()
+            except ConnectionFailedError:
+                errors += 1
+                assert reader.positions == before
+                assert errors < 3
+            else:
+                seen += page.columns.fields["quantity"].values.tolist()
+    assert seen == list(range(50))
 
 
 def test_connection_lost_while_blocked_is_an_error(redis, redis_url):
     reader = ColumnarReader(redis_url, [STREAM])
-    names = threading.Event()
 
     def cut():
-        names.wait()
-        while not redis.client_kill_filter(_type="normal", skipme=True):
+        while not redis.info("clients")["blocked_clients"]:
             pass
+        redis.client_kill_filter(_type="normal", skipme=True)
 
     cutter = threading.Thread(target=cut)
     cutter.start()
-    names.set()
     with pytest.raises(ConnectionFailedError):
         reader.read(block_ms=10_000)
     cutter.join()
+
+
+def test_reader_set_back_forgets_what_it_asked_for_in_advance(redis):
+    publish_trades(redis, 50)
+    with ColumnarReader(redis, [STREAM], count=10) as reader:
+        for _ in range(3):
+            reader.read()
+        reader.reset({})
+        [page] = reader.read()
+    assert page.columns.fields["quantity"].values.tolist() == list(range(10))
+    assert redis.ping() is True
+
+
+def test_closed_or_forgotten_reader_leaves_its_client_usable(redis):
+    publish_trades(redis, 50)
+    for _ in range(5):
+        ColumnarReader(redis, [STREAM], count=10).read()
+        reader = ColumnarReader(redis, [STREAM], count=10)
+        reader.read()
+        reader.close()
+        assert redis.xlen(STREAM) == 50
+    assert len(redis.connection_pool._in_use_connections) == 0
+
+
+def test_replies_too_large_to_hold_are_read_in_smaller_pages(redis, monkeypatch):
+    monkeypatch.setattr("cep.bus.replies.MAX_REPLY_BYTES", 2_000_000)
+    publish_trades(redis, 40, venue=["v" * 100_000] * 40)
+    publish_trades(redis, 3, stream="other.events")
+    with ColumnarReader(redis, [STREAM, "other.events"]) as reader:
+        seen = {STREAM: [], "other.events": []}
+        while not all(reader.exhausted.values()):
+            for page in reader.read():
+                numbers = page.columns.fields["quantity"].values.tolist()
+                seen[page.stream] += numbers
+    assert seen == {STREAM: list(range(40)), "other.events": list(range(3))}
+    with pytest.raises(UsageError, match="smaller count"):
+        read_range(redis, STREAM)
+    pages = list(iterate_range(redis, STREAM))
+    assert sum(page.entries_read for page in pages) == 40
+    ids = [entry for entry, _ in redis.xrange(STREAM)]
+    page = read_ids(redis, STREAM, reversed(ids))
+    assert page.columns.fields["quantity"].values.tolist() == list(range(39, -1, -1))
+    assert (page.first_id, page.last_id) == (ids[-1], ids[0])
+
+
+def test_entry_too_large_to_hold_is_a_bad_row_and_is_passed(redis, monkeypatch):
+    monkeypatch.setattr("cep.bus.replies.MAX_REPLY_BYTES", 500_000)
+    publish_trades(redis, 3)
+    large = redis.xadd(STREAM, {"a": "b", "c": b"\xff" * 3_000_000})
+    publish_trades(redis, 3, first=3)
+    publish_trades(redis, 2, stream="other.events")
+    bad, seen, read = [], [], 0
+    with ColumnarReader(redis, ["other.events", STREAM]) as reader:
+        while not all(reader.exhausted.values()):
+            for page in reader.read():
+                bad += page.bad
+                read += page.entries_read
+                if "quantity" in page.columns.fields and page.stream == STREAM:
+                    seen += page.columns.fields["quantity"].values.tolist()
+    assert seen == list(range(6))
+    assert read == 9
+    [row] = bad
+    assert (row.reason, row.entry_id) == (Reason.TOO_LARGE, large.decode())
+    assert row.raw == (b"a=b\nc=" + b"\xff" * 5000)[:4096]
+    [row] = [bad for page in iterate_range(redis, STREAM) for bad in page.bad]
+    assert row.entry_id == large.decode()
+    assert [bad.entry_id for bad in read_ids(redis, STREAM, [large]).bad] == [
+        large.decode()
+    ]
+
+
+def test_many_ids_and_joined_pages_number_their_rows(redis):
+    publish_trades(redis, 700)
+    redis.xadd(STREAM, {"a": "b"})
+    ids = [entry for entry, _ in redis.xrange(STREAM)]
+    page = read_ids(redis, STREAM, [*ids, ids[-1], b"1-1", ids[0]])
+    assert page.entries_read == 703
+    assert page.bad_rows.tolist() == [700, 701]
+    assert page.rows.tolist() == [*range(700), 702]
+
+
+class Impostor:
+    """Answers one connection's handshake, then each request with given bytes."""
+
+    def __init__(self, answer):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self.socket.getsockname()[1]}/0"
+        self.answer = answer
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        link, _ = self.socket.accept()
+        with link:
+            while request := link.recv(65536):
+                if b"XR" in request:
+                    link.sendall(self.answer)
+                else:
+                    link.sendall(b"+OK\r\n" * request.count(b"CLIENT"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [
+        (b"-NOAUTH Authentication required.\r\n", ConnectionFailedError, "password"),
+        (b"-LOADING is loading\r\n", ConnectionFailedError, "disk"),
+        (b"-NOPERM no permissions\r\n", ConnectionFailedError, "ACL SETUSER"),
+        (b"-READONLY no\r\n", ConnectionFailedError, "primary"),
+        (b"-OOM command not allowed\r\n", ConnectionFailedError, "maxmemory"),
+        (b"-WRONGTYPE Operation\r\n", UsageError, "not a stream"),
+        (b"-ERR unknown command\r\n", UsageError, "unknown command"),
+        (b"+OK\r\n", ConnectionFailedError, "RESP2"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ConnectionFailedError, "RESP2"),
+        (b"*-1\r\n*-1\r\n", ConnectionFailedError, "more than one reply"),
+        (b"*1\r\n*3\r\n$1\r\na\r\n*0\r\n", ConnectionFailedError, "RESP2"),
+    ],
+)
+def test_odd_answers_are_clear_errors_and_the_connection_is_closed(answer, error, said):
+    with Impostor(answer) as impostor, connect_redis(impostor.url) as client:
+        reader = ColumnarReader(client, [STREAM])
+        with pytest.raises(error, match=said):
+            reader.read()
+        assert not reader._replies._link.is_open
+        impostor.thread.join(5)
+        assert not impostor.thread.is_alive()
 
 
 def test_server_replies_become_errors_and_the_reader_goes_on(redis, tmp_path):
