@@ -114,7 +114,7 @@ def replay(
     from cep.bus.publisher import Publisher
     from cep.bus.replay import replay_tracks
 
-    pace = _speed(speed)
+    pace = parse_speed(speed)
     for name in modules or []:
         _import(name)
     if source == "sample":
@@ -149,7 +149,8 @@ def replay(
     print(f"{total:,} events in {done.seconds:.1f} s")
 
 
-def _speed(text: str) -> float:
+def parse_speed(text: str) -> float:
+    """Return the factor of a ``--speed``: a number above 0, infinity for max."""
     if text == "max":
         return math.inf
     try:
