@@ -49,7 +49,11 @@ def kernel(function: Function) -> Function:
     under holds a digest of all kernels.
     """
     function.__qualname__ += f"_{_DIGEST}"
-    return cast("Function", numba.njit(cache=True, nogil=True, **_LEAN)(function))
+    try:
+        return cast("Function", numba.njit(cache=True, nogil=True, **_LEAN)(function))
+    except RuntimeError:
+        # No folder to write to at all: then each process compiles for itself.
+        return cast("Function", numba.njit(nogil=True, **_LEAN)(function))
 
 
 def helper(function: Function) -> Function:

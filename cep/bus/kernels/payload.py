@@ -131,11 +131,11 @@ def _field(
     rules: Places,
     first: int,
     count: int,
-    guess: int,
+    guess: int | np.int64,
 ) -> int:
     """Return which field a key names, -1 if none; ``guess`` is tried first."""
     for i in range(count):
-        f = guess + i
+        f = int(guess) + i
         if f >= count:
             f -= count
         if rules[first + f, NAME_LENGTH] == length and same(
@@ -166,7 +166,7 @@ def _object(
     if at >= end or data[at] != 123:
         return False
     at = skip_blanks(data, at + 1, end)
-    guess = 0
+    guess: int | np.int64 = np.int64(0)
     if at < end and data[at] == 125:
         at += 1
     else:
@@ -200,7 +200,7 @@ def _object(
             if at < 0:
                 return False
             if f >= 0:
-                guess = f + 1 if f + 1 < count else 0
+                guess = f + 1 if f + 1 < count else np.int64(0)
             at = skip_blanks(data, at, end)
             if at >= end:
                 return False

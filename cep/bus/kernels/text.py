@@ -95,8 +95,8 @@ def intern(
     mark: int | np.int64,
     table: NDArray[np.int32],
     spans: Places,
-    count: int,
-) -> tuple[int | np.int64, int]:
+    count: int | np.int64,
+) -> tuple[int | np.int64, int | np.int64]:
     """Return (code of a text, number of texts now), adding it if it is new.
 
     Texts that need many probes are added again: the caller must merge equal
@@ -144,12 +144,12 @@ def intern_column(
     valid: NDArray[np.bool_],
     table: NDArray[np.int32],
     spans: Places,
-) -> int:
+) -> int | np.int64:
     """Give each good row (status 0) the code of its text; return the texts found.
 
     A text of length 0 is no value.
     """
-    count = 0
+    count: int | np.int64 = np.int64(0)
     for row in range(len(status)):
         length = spans_of_rows[row, 1]
         if status[row] == 0 and length > 0:
