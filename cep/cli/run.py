@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -50,7 +51,7 @@ def run(
     from cep.pipeline import Runner, load_pipeline
 
     pipeline = load_pipeline(module)
-    _announce(quiet)
+    _compile(quiet)
     began = time.monotonic()
     runner = Runner(
         pipeline,
@@ -78,15 +79,23 @@ def run(
     return 0
 
 
-def _announce(quiet: bool) -> None:
-    from cep.engine.warmup import is_warm
+def _compile(quiet: bool) -> None:
+    """Compile what is not compiled yet, reader and engine side by side."""
+    from cep.bus import warmup as reader
+    from cep.engine import warmup as engine
 
-    if not quiet and not is_warm():
+    if engine.is_warm() and reader.is_warm():
+        return
+    if not quiet:
         print(
-            "Compiling kernels, once on this machine (about 30 s of CPU)...",
+            "Compiling kernels, once on this machine (some 30 s of CPU)...",
             file=sys.stderr,
             flush=True,
         )
+    command = [sys.executable, "-c", "from cep.bus.warmup import warm_up; warm_up()"]
+    helper = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    engine.warm_up()
+    helper.wait()
 
 
 class _Status:

@@ -2,15 +2,16 @@
 
 `kernel` marks what Python calls: compiled on first use and cached on disk, once
 per machine. `inner` marks what only kernels call: without the wrappers that a
-call from Python needs, which halves the time that compiling takes.
-
-The cache of a kernel is renewed when its own file changes, not when a file it
-imports from does: after changing an inner function, touch its callers' files
-(or remove the ``__pycache__`` folder).
+call from Python needs and without reference counts, which together halves the
+time that compiling takes. An inner function may not make arrays, and each kind
+of arguments is compiled anew; numba takes a literal for a kind of its own, so
+callers write ``np.int64(-1)`` where a constant is meant.
 """
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba as nb
@@ -18,15 +19,42 @@ import numba as nb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LEAN: Any = {
+    "no_cfunc_wrapper": True,
+    "no_rewrites": True,
+    "error_model": "numpy",
+    "nogil": True,
+}
+_INNER: Any = {"no_cpython_wrapper": True, "_nrt": False}
+
+
+def _digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    content = b"".join(path.read_bytes() for path in sources)
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+DIGEST = _digest()
+
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile for calls from Python."""
-    compiled: Callable[..., Any] = nb.njit(cache=True, nogil=True)(function)
+    """Compile for calls from Python.
+
+    numba's cache looks only at the file of the function itself and would go on
+    using code of inner functions that have changed since, so the name under
+    which it files the code holds a digest of all kernels.
+    """
+    function.__qualname__ += f"_{DIGEST}"
+    compiled: Callable[..., Any]
+    try:
+        compiled = nb.njit(cache=True, **_LEAN)(function)
+    except RuntimeError:
+        # No folder to write to at all: each process compiles for itself.
+        compiled = nb.njit(**_LEAN)(function)
     return compiled
 
 
 def inner(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile for calls from other kernels only."""
-    options: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    compiled: Callable[..., Any] = nb.njit(nogil=True, **options)(function)
+    compiled: Callable[..., Any] = nb.njit(**_LEAN, **_INNER)(function)
     return compiled
