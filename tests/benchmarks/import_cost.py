@@ -1,6 +1,6 @@
 """CPU time of `import cep` and `cep --help`: median of 15 runs, user + system.
 
-Run as ``python benchmarks/import_cost.py``. Goals: 0.25 s and 0.35 s.
+Run as ``python tests/benchmarks/import_cost.py``. Goals: 0.25 s and 0.35 s.
 """
 
 from __future__ import annotations
