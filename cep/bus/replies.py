@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_REPLY_BYTES: Final = 256 * 1024 * 1024
-"""The most that is held of replies to one request. Offsets must fit 31 bits."""
+"""The most that is held of the replies to one request."""
 
 _FIRST_BYTES: Final = 1 << 20
 _KEPT_BYTES: Final = 1 << 24

@@ -164,7 +164,7 @@ def scan_reply(
     Parameters
     ----------
     data
-        The bytes, those before ``end`` being valid; fewer than 2**31.
+        The bytes, those before ``end`` being valid.
     state
         Shape ``(STATE_SIZE,)``; changed. To begin, set the phase to
         `READ_REPLY` or `RANGE_REPLY`.
