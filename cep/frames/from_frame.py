@@ -111,7 +111,7 @@ def columns_from_frame(
     >>> events.stream, events.fields["price"].to_list()
     ('market.events', [12.5])
     """
-    table = _as_polars(frame)
+    table = as_polars(frame)
     type_code, types = _types(table, event_type, registry)
     stream = stream or _home(types, registry)
     time_ms = _times(table)
@@ -139,7 +139,16 @@ def columns_from_frame(
     return _in_arrival_order(found)
 
 
-def _as_polars(frame: Any) -> pl.DataFrame:
+def as_polars(frame: Any) -> pl.DataFrame:
+    """Return a frame of polars, pandas or Arrow as one of polars.
+
+    A named index of pandas becomes a column; its NaN become null.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):

@@ -1,0 +1,16 @@
+"""Figures and HTML files of what was found; plotly is loaded when one is made.
+
+=============  ==============================================================
+`figures`      prices with alerts, events per second; the file of `cep demo`
+`html`         a figure as one file that needs no network
+`downsample`   fewer points that look the same
+`style`        the one template: colours, fonts, axes
+=============  ==============================================================
+"""
+
+from __future__ import annotations
+
+from cep.report.figures import chart, event_rates, price_with_alerts
+from cep.report.html import write_html
+
+__all__ = ["chart", "event_rates", "price_with_alerts", "write_html"]

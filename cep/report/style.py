@@ -1,0 +1,114 @@
+"""The one look of all figures, and what makes foreign text safe in them.
+
+Colours are Okabe and Ito's, which people with any colour vision can tell
+apart: cool ones and greys for lines, warm ones for alerts. Nothing is told by
+colour alone: lines differ in dash, alerts in shape.
+
+Source: M. Okabe, K. Ito, "Color Universal Design", 2008.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+INK: Final = "#1a1a1a"
+GRID: Final = "#e4e4e4"
+LINES: Final = ("#0072B2", "#56B4E9", "#6b6b6b", "#a8a8a8")
+DASHES: Final = ("solid", "dot", "dash")
+ALERTS: Final = (
+    "#D55E00",
+    "#F0E442",
+    "#CC79A7",
+    "#E69F00",
+    "#009E73",
+    "#FFFFFF",
+    "#1a1a1a",
+)
+SHAPES: Final = (
+    "circle",
+    "triangle-up",
+    "square",
+    "diamond",
+    "star",
+    "triangle-down",
+    "pentagon",
+    "x",
+    "cross",
+    "hexagram",
+)
+FONT: Final = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Arial, sans-serif"
+LONGEST: Final = 160
+LONGEST_NAME: Final = 40
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """Return foreign text so that a figure shows it as it is, cut if overlong.
+
+    Plotly reads a little HTML in names, titles and hover texts, links among it.
+
+    >>> plain("<a href='x'>y</a>")
+    '&lt;a href=&#x27;x&#x27;&gt;y&lt;/a&gt;'
+    """
+    shown = str(text)
+    if len(shown) > longest:
+        shown = shown[: longest - 1] + "…"
+    return html.escape(shown)
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Return colour and dash of the line with this number."""
+    dash = DASHES[index // len(LINES) % len(DASHES)]
+    return {"color": LINES[index % len(LINES)], "dash": dash, "width": 1.2}
+
+
+def marker_style(index: int) -> dict[str, Any]:
+    """Return colour and shape of the rule with this number."""
+    return {
+        "symbol": SHAPES[index % len(SHAPES)],
+        "color": ALERTS[index % len(ALERTS)],
+        "size": 11,
+        "line": {"color": INK, "width": 1.2},
+    }
+
+
+def template() -> go.layout.Template:
+    """Return the template of all figures; times are UTC and say so."""
+    import plotly.graph_objects as go
+
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": INK,
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "zeroline": False,
+        "title": {"standoff": 10},
+        "automargin": True,
+    }
+    layout = {
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": list(LINES),
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left", "bgcolor": "white"},
+        "title": {
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 16},
+            "font": {"size": 19},
+        },
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": {"font": {"size": 12}, "tracegroupgap": 3, "y": 1, "yanchor": "top"},
+        "margin": {"l": 60, "r": 20, "t": 110, "b": 60},
+    }
+    return go.layout.Template(layout=layout)
