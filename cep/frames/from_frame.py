@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cep.bus.column_plan import ColumnPlan
+    from cep.events.registry import EventType
 
 _INT_LIMIT: Final = float(2**63)
 _WORDS: Final = {
@@ -87,8 +88,9 @@ def columns_from_frame(
     event_type
         The type of all rows of a frame without a ``type`` column.
     fields
-        Of each event type the payload (and envelope) fields wanted; they must
-        be there. None: whatever there is.
+        Of each event type the payload (and envelope) fields wanted. There must
+        be a column for each that the type requires; without one, an optional
+        field is absent from all rows. None: whatever there is.
     registry
         Where event types are looked up.
 
@@ -266,7 +268,10 @@ def _wanted(
                 f"The frame has no column {name!r}.", "Load it with envelope=True."
             )
     for event_type, names in wanted.items():
+        versions = registry.versions(event_type).values()
         for name in names:
+            if not all(_requires(known, name) for known in versions):
+                continue
             columns = {column_name(name), column_name(f"{event_type}:{name}")}
             if not columns & there:
                 near = near_miss(name, there - set(OWN))
@@ -277,6 +282,11 @@ def _wanted(
                     f"{meant}Its columns are {', '.join(table.columns)}.",
                 )
     return wanted, envelope
+
+
+def _requires(known: EventType, name: str) -> bool:
+    spec = known.field(name)
+    return spec is None or spec.required
 
 
 def _declared(event_type: str, registry: Registry) -> list[str]:

@@ -188,6 +188,16 @@ def test_a_wanted_field_without_column_names_the_near_one():
         columns_from_frame(frame, fields={"market.trade": ["price"]})
 
 
+def test_a_wanted_optional_field_without_column_is_absent():
+    events = columns_from_frame(trades(), fields={"market.trade": ["price", "venue"]})
+    assert list(events.fields) == ["price"]
+
+
+def test_a_wanted_field_that_no_type_declares_is_an_error():
+    with pytest.raises(UsageError, match=r"no column 'prcie'.*Did you mean 'price'"):
+        columns_from_frame(trades(), fields={"market.trade": ["prcie"]})
+
+
 def test_a_wanted_envelope_field_says_how_to_load_it():
     with pytest.raises(UsageError, match=r"'@user_id'. Load it with envelope=True"):
         columns_from_frame(trades(), fields={"market.trade": ["@user_id"]})
