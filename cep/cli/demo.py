@@ -279,6 +279,10 @@ def _plain_lines(say: Callable[[str], None]) -> Callable[[_View | None], None]:
         if view is None or view.seconds - told < 2.0:
             return
         told = view.seconds
+        if not any(read for _, _, read, _ in view.streams):
+            published = sum(n for _, n, _, _ in view.streams)
+            say(f"[{view.seconds:5.1f} s] {published:,} published, pipeline starting")
+            return
         parts = [
             f"{name} {rate:,.0f}/s, lag {published - read:,}"
             for name, published, read, rate in view.streams
