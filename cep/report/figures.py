@@ -176,7 +176,8 @@ def price_with_alerts(
         width = _draw_load(figure, rows, counted, load_name, span)
         each = f"counted in stretches of {width / 1000:g} s"
         _name_panel(figure, rows, f"{plain(load_name)} per second, {each}")
-    said += _draw_alerts(figure, marks, panels, rows, counted, span)
+    if alerts is not None:
+        said += _draw_alerts(figure, marks, panels, rows, counted, span)
     if left_out:
         said.append(f"{left_out} markets with fewer prices are not drawn")
     _finish(figure, title, said, note, rows, span)
@@ -473,7 +474,7 @@ def _draw_alerts(
             )
             figure.add_trace(trace, row=row, col=1)
     _draw_verticals(figure, verticals)
-    said = [f"{len(marks):,} alerts"]
+    said = [f"{len(marks):,} alert{'s' * (len(marks) != 1)}"]
     if shown < len(marks):
         said.append(f"{shown:,} of them are drawn, evenly chosen")
     return said

@@ -72,7 +72,7 @@ def test_a_line_for_each_symbol_and_venue_and_a_panel_for_each_price_level():
     ]
     assert [trace.yaxis for trace in lines_of(figure)] == ["y", "y", "y2"]
     assert panel_names(figure) == ["BTC: price, USDT", "ETH: price, USDT"]
-    assert said_by(figure) == "150 prices; 0 alerts."
+    assert said_by(figure) == "150 prices."
     first = lines_of(figure)[0]
     assert first.x[1] == naive(1)
     assert first.y.tolist() == [60_000 + i % 7 for i in range(50)]
@@ -98,7 +98,7 @@ def test_long_lines_keep_their_extremes_and_say_how_they_are_drawn():
     assert max(line.y) == 500.0
     assert said_by(figure) == (
         "20,000 prices; long lines are drawn as the lowest and highest price of each "
-        "40 s; 0 alerts."
+        "40 s."
     )
 
 
@@ -219,7 +219,12 @@ def test_rates_have_a_panel_for_each_stream():
 
 def test_nothing_at_all_is_still_a_figure():
     figure = price_with_alerts(make_prices(BTC).head(0))
+    assert said_by(figure) == "no prices."
+    figure = price_with_alerts(make_prices(BTC).head(0), make_alerts())
     assert said_by(figure) == "no prices; 0 alerts."
+    alerts = make_alerts((at(1), "r", "info", "BTC", ""))
+    figure = price_with_alerts(make_prices(BTC).head(0), alerts)
+    assert said_by(figure) == "no prices; 1 alert."
 
 
 @pytest.mark.parametrize(
