@@ -370,6 +370,17 @@ def test_decimals_between_two_doubles_round_to_even():
             assert got is None or got == float(text), text
 
 
+def test_mantissa_that_goes_round_to_zero_is_not_taken_for_zero():
+    for text in (
+        "92233720368547758080e-1",
+        "18446744073709551616",
+        "9.2233720368547758080",
+    ):
+        assert as_double(text) is None
+    assert as_double("0.000000000000000000000000000001") == 1e-30
+    assert as_double("9999999999999999999") == 1e19
+
+
 @settings(patient, max_examples=500)
 @given(st.integers(0, 10**19), st.integers(-330, 310), st.integers(0, 18))
 def test_any_mantissa_and_exponent(mantissa, exponent, places):

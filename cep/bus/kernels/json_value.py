@@ -122,9 +122,9 @@ def number_parts(
     first = at
     digits = 0
     while at < end and 48 <= data[at] <= 57:
-        mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - 48)
-        if mantissa > np.uint64(0):
+        if digits > 0 or data[at] > 48:
             digits += 1
+        mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - 48)
         at += 1
     if at == first or (data[first] == 48 and at > first + 1):
         return failed
@@ -135,14 +135,15 @@ def number_parts(
         at += 1
         point = at
         while at < end and 48 <= data[at] <= 57:
-            mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - 48)
-            if mantissa > np.uint64(0):
+            if digits > 0 or data[at] > 48:
                 digits += 1
+            mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - 48)
             at += 1
         if at == point:
             return failed
         exponent = point - at
     if digits > MAX_MANTISSA_DIGITS:
+        # The mantissa may have gone round, even to zero.
         return failed
     if at < end and (data[at] == 101 or data[at] == 69):
         integer = False
