@@ -150,6 +150,12 @@ class _Element:
 
     def greedy(self) -> _Element:
         """Take as many as possible: what fits here is not taken by the next step."""
+        if isinstance(self, Sequence):
+            raise RuleError(
+                self.label,
+                "a group cannot be greedy",
+                "make a step in it greedy, or repeat it without .greedy()",
+            )
         self._needs_repetition("greedy")
         if self.quantifier.inner == "any":
             raise RuleError(
@@ -293,6 +299,7 @@ class Sequence(_Element):
                 f"takes a step or a group, got a {type(step).__name__}",
                 'build a step with on("event.type") and a group with seq(...)',
             )
+        previous = self.elements[-1][1]
         if contiguity in NEGATIONS:
             if isinstance(step, Sequence):
                 raise RuleError(
@@ -306,13 +313,22 @@ class Sequence(_Element):
                     "what must not come cannot be repeated or optional",
                     f"remove {step.quantifier} from the step in .{contiguity}",
                 )
-            previous = self.elements[-1][1]
             if previous.quantifier.optional:
                 raise RuleError(
                     step.label,
                     f"a negation cannot follow the optional {previous.label}",
                     "put a step that must come between them",
                 )
+        bounded = step.quantifier.repeats and not step.quantifier.loops
+        if previous.quantifier.greedy and step.quantifier.optional and not bounded:
+            # Greed narrows the next step only: what follows an optional one
+            # would take what the greedy step fits. `between(0, n)` is defined.
+            raise RuleError(
+                step.label,
+                f"what is optional cannot follow the greedy {previous.label}",
+                f"remove .greedy() from {previous.label}, put a step that must come "
+                "between them, or write .between(0, 1)",
+            )
         return replace(self, elements=(*self.elements, (contiguity, step)))
 
     def steps(self) -> Iterator[tuple[Contiguity | None, Step]]:
