@@ -1,6 +1,7 @@
 -- One commit of a pipeline: outputs, dead letters, state and positions change
 -- together or not at all. Neither MULTI nor a script rolls back, so everything
--- that could fail is looked at before the first write.
+-- that could fail is looked at before the first write, and entries go again if
+-- a later one is refused (a stream whose ids have run out, a missing right).
 --
 -- KEYS  1 meta, 2 state, 3 dead letters, 4.. output streams
 -- ARGV  1 owner, 2 commit number expected, 3.. sections, each with its length:
@@ -28,10 +29,17 @@ local function word()
   return value
 end
 
+redis.call('HDEL', KEYS[1], '') -- fails here, not halfway, without the right to it
+local added = {}
 for _ = 1, tonumber(word()) do
   local key = KEYS[tonumber(word())]
   local n = tonumber(word())
-  redis.call('XADD', key, '*', unpack(ARGV, at, at + n - 1))
+  local id = redis.pcall('XADD', key, '*', unpack(ARGV, at, at + n - 1))
+  if type(id) == 'table' then
+    for _, entry in ipairs(added) do redis.call('XDEL', entry[1], entry[2]) end
+    return id
+  end
+  added[#added + 1] = {key, id}
   at = at + n
 end
 for _ = 1, tonumber(word()) do

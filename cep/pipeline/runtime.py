@@ -10,13 +10,13 @@ is all that a restart does, too.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cep.bus.connection import clear_errors, connect_redis
 from cep.bus import ColumnarReader, read_ids
+from cep.bus.connection import clear_errors, connect_redis
 from cep.clock import Clock, SystemClock
 from cep.engine.operator import Operator
 from cep.engine.ordering import NS_PER_MS, Ordering
@@ -35,10 +35,9 @@ from cep.pipeline.store import Entry, Store, Stored
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import redis
-
     from cep.bus.page import StreamPage
     from cep.engine.batch import Batch
+    from cep.events.columns import EventColumns
     from cep.pipeline.definition import Pipeline
 
 # A commit holds at most this much; whichever comes first.
@@ -112,7 +111,11 @@ class Runner:
         self._report = report or (lambda _: None)
         self._note = note or (lambda _: None)
         self._clock = clock or SystemClock()
-        self._stopping = False
+        self._stopping = self._reached = False
+        self._began = time.monotonic()
+        # Ourselves, and those whose place we took. Anyone else who owns the
+        # pipeline after a lost connection came later and is not to be fenced.
+        self._owners: set[str] = set()
 
     def stop(self) -> None:
         """End after the next commit; may be called from a signal handler."""
@@ -128,21 +131,21 @@ class Runner:
         ConnectionFailedError
             If the server cannot be reached at the start; later it is waited for.
         """
-        attempt, reached = 0, False
+        attempt, committed = 0, -1
         while True:
             client = connect_redis(self.url)
+            store = Store(client, self.pipeline.name)
             try:
-                session = _Session(self, client)
-                reached, attempt = True, 0
+                session = _Session(self, store)
+                self._reached = True
                 return session.run()
             except ConnectionFailedError as error:
-                if not reached:
+                if not self._reached or self._stopping:
                     raise
+                attempt = 0 if store.seq > committed else attempt + 1
+                committed = max(committed, store.seq)
                 wait = BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]
-                attempt += 1
                 self._note(f"{error} Starting from the last commit in {wait:g} s.")
-                if self._stopping:
-                    raise
                 self._clock.sleep(wait)
             finally:
                 client.close()
@@ -151,23 +154,21 @@ class Runner:
 class _Session:
     """One life between two losses of memory."""
 
-    def __init__(self, runner: Runner, client: redis.Redis) -> None:
-        self.runner, self.client = runner, client
+    def __init__(self, runner: Runner, store: Store) -> None:
+        self.runner, self.store, self.client = runner, store, store.client
         self.pipeline = pipeline = runner.pipeline
-        self.began = time.monotonic()
         self.operator = Operator(pipeline.rules)
-        self.store = Store(client, pipeline.name)
         self.ordering = Ordering(pipeline.streams, self.operator.plan.column_count)
-        stored = self.store.take_over()
-        if stored.ended:
+        stored = store.take_over(runner._owners)
+        if stored.ended and not runner._reached:
             raise UsageError(
                 f"The input of pipeline {pipeline.name!r} was declared to have ended; "
                 "all of it was processed.",
                 "Give the pipeline another name to start anew.",
             )
         self.pending = _Pending(since=time.monotonic())
-        self.ticks = stored.ticks
-        self.ending = False
+        self.ticks = self.ticks_read = stored.ticks
+        self.end_read = False
         self.last_tick = self.last_lag = self.last_report = time.monotonic()
         self.base_outputs = stored.outputs
         names = [stream.name for stream in self.ordering.streams]
@@ -182,7 +183,7 @@ class _Session:
             "envelope": sorted(f for f in wanted if f.startswith("@")),
         }
         self.reader = ColumnarReader(
-            client,
+            self.client,
             names,
             start={n: stored.positions.get(n, "0-0") for n in names},
             count=READ_COUNT,
@@ -198,7 +199,9 @@ class _Session:
         self.dropped = self.operator.restore(stored.state)
         current = {rule.name: rule.hash for rule in self.pipeline.rules}
         for name, found in stored.rules.items():
-            if name in current and current[name] != found:
+            if name not in current:
+                self.runner._note(f"rule {name} is gone: its state is removed")
+            elif current[name] != found:
                 self.runner._note(f"rule {name} has changed: it starts without state")
         for name, ids in stored.buffered.items():
             if name in self.ordering.number:
@@ -211,52 +214,50 @@ class _Session:
                 )
 
     def _read_again(self, name: str, ids: list[str]) -> None:
-        """Put entries back that were read but not released before the last commit."""
-        page = read_ids(self.client, name, ids, **self.reading)
-        counts = self.accounting[name]
-        there = set()
-        for ms, seq in zip(
-            page.columns.entry_ms.tolist(), page.columns.entry_seq.tolist(), strict=True
-        ):
-            there.add(f"{ms}-{seq}")
-        self._put_back(page)
-        for entry_id in ids:
-            if entry_id not in there:
-                counts.quarantined += 1
-                counts.buffered -= 1
-                self.pending.dirty = True
-                self.pending.add(
-                    self.store.dlq, vanished(self.pipeline.name, name, entry_id)
-                )
+        """Put entries back that were read but not released before the last commit.
 
-    def _put_back(self, page: StreamPage) -> None:
-        number = self.ordering.number[page.stream]
+        What is gone, or no event any more (its type is not registered now),
+        becomes a dead letter.
+        """
+        page = read_ids(self.client, name, ids, **self.reading)
+        number = self.ordering.number[name]
         self.ordering.put_back(self.operator.ingest(page.columns, number))
+        me = self.pipeline.name
+        found = set(_entry_ids(page.columns)) | {row.entry_id for row in page.bad}
+        letters = [dead_letter(me, "quarantine", row) for row in page.bad]
+        letters += [vanished(me, name, one) for one in ids if one not in found]
+        for letter in letters:
+            self.pending.add(self.store.dlq, letter)
+        if letters:
+            self.pending.dirty = True
+            self.accounting[name].quarantined += len(letters)
+            self.accounting[name].buffered -= len(letters)
 
     # Running -----------------------------------------------------------------
 
     def run(self) -> Summary:
         """Loop until stopped or ended."""
         while True:
-            pages = self.reader.read(BLOCK_MS)
-            self._take(pages)
-            if not pages:
-                # The end was declared after the last entry was written, and
-                # this read, begun after that was seen, found nothing more.
-                if self.ending:
-                    self.ordering.end()
-                self._read_ticks()
+            exhausted = self.ordering.ended or self._read()
             self._process()
-            exhausted = all(self.reader.exhausted.values())
             stopping = self.runner._stopping
             if self.pending.dirty and (exhausted or stopping or self._commit_is_due()):
                 self._commit()
             self._report(force=False)
             if stopping or self.ordering.ended:
                 break
-        with clear_errors(self.client):
-            self._show_lag()
+        self._show_lag()
         return self._report(force=True)
+
+    def _read(self) -> bool:
+        """Take in what there is; returns whether that was all for now."""
+        pages = self.reader.read(BLOCK_MS)
+        self._take(pages)
+        if not all(self.reader.exhausted.values()):
+            return False
+        self._pass_ticks()
+        self._read_ticks(idle=not pages)
+        return True
 
     def _take(self, pages: list[StreamPage]) -> None:
         for page in pages:
@@ -277,19 +278,16 @@ class _Session:
         if pages:
             # An entry of a stream that is not read to its end may lie before
             # those of the others: the arrival clock waits for it.
-            ends = {page.stream: _ms(page.last_id) for page in pages}
             behind = [
-                ms for name, ms in ends.items() if not self.reader.exhausted[name]
+                _ms(self.reader.positions[name])
+                for name, exhausted in self.reader.exhausted.items()
+                if not exhausted
             ]
-            self.ordering.arrived(min(behind) if behind else max(ends.values()))
+            ends = [_ms(page.last_id) for page in pages]
+            self.ordering.arrived(min(behind) if behind else max(ends))
 
     def _put_aside(self, stream: str, late: Batch) -> None:
-        ids = [
-            f"{ms}-{seq}"
-            for ms, seq in zip(
-                late.entry_ms.tolist(), late.entry_seq.tolist(), strict=True
-            )
-        ]
+        ids = _entry_ids(late)
         with clear_errors(self.client):
             pipe = self.client.pipeline(transaction=False)
             for entry_id in ids:
@@ -340,6 +338,7 @@ class _Session:
 
     def _commit(self) -> None:
         waiting = self.ordering.waiting_ids()
+        waits = any(waiting.values())
         for name, ids in waiting.items():
             self.accounting[name].buffered = len(ids)
         self.accounting.check()
@@ -353,7 +352,8 @@ class _Session:
             "counts": self.accounting.as_dict(),
             "outputs": self._outputs(),
             "ticks": self.ticks,
-            "ended": "1" if self.ordering.ended else "0",
+            # Not before the last row: a commit may fall between two steps.
+            "ended": "1" if self.ordering.ended and not waits else "0",
         }
         self.store.commit(self.pending.entries, state, meta)
         self.dropped = []
@@ -368,16 +368,31 @@ class _Session:
             {k: v for k, v in self.reader.positions.items() if v != b"0-0"}
         )
 
-    def _read_ticks(self) -> None:
+    def _pass_ticks(self) -> None:
+        """Let time go on to the ticks read: all older entries have been read now.
+
+        Only a read that was begun after the ticks were read tells so. Until
+        then a commit must not pass them either, or a restart would miss them.
+        """
+        if self.ticks == self.ticks_read:
+            return
+        self.ticks = self.ticks_read
+        self.pending.dirty = True
+        self.ordering.arrived(_ms(self.ticks.encode()))
+        if self.end_read:
+            self.ordering.end()
+
+    def _read_ticks(self, *, idle: bool) -> None:
         now = time.monotonic()
-        for entry_id, fields in self.store.read_ticks(self.ticks):
-            self.ticks = entry_id
-            self.pending.dirty = True
-            self.ordering.arrived(_ms(entry_id.encode()))
-            if fields.get(b"kind") == b"end":
-                self.ending = True
-        if now - self.last_tick > TICK_SECONDS and self._waits_for_time():
-            self.last_tick = now
+        if not idle and now - self.last_tick < TICK_SECONDS:
+            return
+        for entry_id, fields in self.store.read_ticks(self.ticks_read):
+            self.ticks_read = entry_id
+            self.end_read |= fields.get(b"kind") == b"end"
+        if now - self.last_tick < TICK_SECONDS:
+            return
+        self.last_tick = now
+        if idle and self._waits_for_time():
             self.store.tick()
 
     def _waits_for_time(self) -> bool:
@@ -406,15 +421,20 @@ class _Session:
         self.last_report = now
         summary = Summary(
             pipeline=self.pipeline.name,
-            streams=self.accounting.streams,
+            streams={n: replace(c) for n, c in self.accounting.streams.items()},
             outputs=self._outputs(),
             commits=self.store.seq,
-            seconds=now - self.began,
+            seconds=now - self.runner._began,
             held_back_by=self.ordering.held_back_by(),
             ended=self.ordering.ended,
         )
         self.runner._report(summary)
         return summary
+
+
+def _entry_ids(rows: Batch | EventColumns) -> list[str]:
+    pairs = zip(rows.entry_ms.tolist(), rows.entry_seq.tolist(), strict=True)
+    return [f"{ms}-{seq}" for ms, seq in pairs]
 
 
 def _ms(entry_id: bytes) -> int:

@@ -18,6 +18,7 @@ Fields of ``cep:{name}:meta``:
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -68,16 +69,31 @@ class Store:
         source = files("cep.pipeline").joinpath("commit.lua").read_text()
         self._script = client.register_script(source)
 
-    def take_over(self) -> Stored:
-        """Become the owner and return what is stored."""
+    def take_over(self, from_: set[str] | None = None) -> Stored:
+        """Become the owner and return what is stored.
+
+        Parameters
+        ----------
+        from_
+            Owners whose place may be taken; the one found and ourselves are
+            added. Empty: anyone's, as when a process starts.
+
+        Raises
+        ------
+        FencedError
+            If another process is the owner.
+        UsageError
+            If one of our keys is of another type.
+        """
+        from_ = set() if from_ is None else from_
         with clear_errors(self.client):
-            for key, kind in ((self.meta, b"hash"), (self.state, b"hash")):
-                found: Any = self.client.type(key)
-                if found not in (kind, b"none"):
-                    raise UsageError(
-                        f"The key {key} is a {found.decode()}, not a {kind.decode()}.",
-                        "Rename the pipeline, or remove the key.",
-                    )
+            self._check_types()
+            found: Any = self.client.hget(self.meta, "owner")
+            owner = "" if found is None else found.decode()
+            if from_ and owner and owner not in from_:
+                raise FencedError(self.name, self.owner, owner)
+            # First, as the reply to what follows may be lost.
+            from_ |= {owner, self.owner}
             self.client.hset(self.meta, "owner", self.owner)
             meta: Any = self.client.hgetall(self.meta)
             state = {
@@ -100,6 +116,21 @@ class Store:
         stored.ticks = meta.get(b"ticks", b"0-0").decode()
         stored.ended = meta.get(b"ended") == b"1"
         return stored
+
+    def _check_types(self) -> None:
+        kinds = {
+            self.meta: b"hash",
+            self.state: b"hash",
+            self.ticks: b"stream",
+            self.dlq: b"stream",
+        }
+        for key, kind in kinds.items():
+            found: Any = self.client.type(key)
+            if found not in (kind, b"none"):
+                raise UsageError(
+                    f"The key {key} is a {found.decode()}, not a {kind.decode()}.",
+                    "Rename the pipeline, or remove the key.",
+                )
 
     def commit(
         self,
@@ -146,18 +177,18 @@ class Store:
         self.seq = int(found)
 
     def show_lag(self, positions: Mapping[str, bytes]) -> None:
-        """Set a consumer group's position to ours, so that any tool shows our lag."""
-        with clear_errors(self.client):
-            for stream, position in positions.items():
-                try:
-                    self.client.xgroup_setid(stream, self.name, position)
-                except redis_py.ResponseError as error:
-                    if not str(error).startswith(
-                        "NOGROUP"
-                    ) and "no such key" not in str(error):
-                        raise
-                    if self.client.exists(stream):
-                        self.client.xgroup_create(stream, self.name, position)
+        """Set a consumer group's position to ours, so that any tool shows our lag.
+
+        For show only: a stream that is gone or a right that is lacking must not
+        stop the pipeline, and a lost connection will be noticed by the next
+        command.
+        """
+        for stream, position in positions.items():
+            try:
+                self.client.xgroup_setid(stream, self.name, position)
+            except redis_py.RedisError:
+                with contextlib.suppress(redis_py.RedisError):
+                    self.client.xgroup_create(stream, self.name, position)
 
     def read_ticks(self, after: str) -> list[tuple[str, dict[bytes, bytes]]]:
         """Return the ticks after an entry id."""

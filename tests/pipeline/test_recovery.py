@@ -1,0 +1,143 @@
+"""Whatever interrupts a pipeline, what it puts out is that of an undisturbed run.
+
+Equal means: the same derived events, each once and byte for byte the same, and
+the same dead letters. Every way of interrupting comes with a planted bug, or a
+count of interruptions, that shows it would notice.
+"""
+
+import random
+
+import live
+import pytest
+from flaky import FlakyLink
+
+from cep.errors import ConnectionFailedError, UsageError
+from cep.pipeline.store import Store
+
+pytestmark = pytest.mark.redis
+
+COMMIT = Store.commit
+
+
+class Crash(BaseException):
+    """The process is gone: nothing between here and the test may catch it."""
+
+
+def run_and_crash(redis, url, monkeypatch, commit, what=None):
+    """Start a pipeline anew after each crash until its input has ended."""
+    monkeypatch.setattr(Store, "commit", commit)
+    live.declare_end(redis)
+    crashes = 0
+    while True:
+        try:
+            return crashes, live.run(url, what)
+        except Crash:
+            crashes += 1
+            assert crashes < 1000
+        except UsageError as error:
+            assert "was declared to have ended" in str(error)
+            return crashes, None
+
+
+def crashing(seed, commit=COMMIT, often=0.5):
+    """A commit before or after which the process dies, at random."""
+    random_ = random.Random(seed)
+
+    def commit_or_die(self, *what):
+        if random_.random() < often / 2:
+            raise Crash
+        commit(self, *what)
+        if random_.random() < often / 2:
+            raise Crash
+
+    return commit_or_die
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step_rows", [50, 1000])
+@pytest.mark.parametrize("seed", range(2))
+def test_crashes_around_commits_change_nothing(
+    seed, step_rows, redis, redis_url, monkeypatch, limits
+):
+    live.write(redis, live.traffic(seed))
+    expected, _ = live.undisturbed(redis, redis_url)
+    assert len(expected.ids) > 200
+    assert len(expected.letters) > 10
+    limits(READ_COUNT=20, STEP_ROWS=step_rows, COMMIT_SECONDS=0)
+    crashes, summary = run_and_crash(redis, redis_url, monkeypatch, crashing(seed))
+    assert crashes > 5
+    assert live.came(redis) == expected
+    assert summary is None or live.accounts(summary)
+
+
+def outputs_apart_from_positions(self, entries, state, meta):
+    for key, words in entries:
+        self.client.execute_command("XADD", key, "*", *words)
+    if self.client.incr("commits") % 3 == 0:
+        raise Crash
+    COMMIT(self, [], state, meta)
+
+
+def positions_apart_from_outputs(self, entries, state, meta):
+    COMMIT(self, [], state, meta)
+    if self.client.incr("commits") % 3 == 0:
+        raise Crash
+    for key, words in entries:
+        self.client.execute_command("XADD", key, "*", *words)
+
+
+def without_state(self, entries, state, meta):
+    COMMIT(self, entries, {}, meta)
+    raise Crash
+
+
+def without_buffered_entries(self, entries, state, meta):
+    COMMIT(self, entries, state, {**meta, "buffered": {}})
+    raise Crash
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "planted",
+    [
+        outputs_apart_from_positions,
+        positions_apart_from_outputs,
+        without_state,
+        without_buffered_entries,
+    ],
+)
+def test_the_comparison_notices_a_planted_bug(
+    planted, redis, redis_url, monkeypatch, limits
+):
+    live.write(redis, live.traffic())
+    expected, _ = live.undisturbed(redis, redis_url)
+    limits(READ_COUNT=60)
+    try:
+        run_and_crash(redis, redis_url, monkeypatch, planted)
+    except Exception as error:  # it may also trip over its own counts
+        assert "do not add up" in str(error)
+    assert live.came(redis) != expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_links_that_break_anywhere_change_nothing(seed, redis, redis_url, limits):
+    live.write(redis, live.traffic(seed, n=400))
+    expected, _ = live.undisturbed(redis, redis_url)
+    limits(READ_COUNT=20, COMMIT_SECONDS=0)
+    random_ = random.Random(seed)
+    budgets = (int(10 ** random_.uniform(1, 5)) for _ in range(60))
+    live.declare_end(redis)
+    notes, summary = [], None
+    with FlakyLink(redis_url, budgets) as link:
+        while summary is None:
+            try:
+                summary = live.run(link.url, note=notes.append)
+            except ConnectionFailedError:
+                continue  # not even the beginning: started again
+            except UsageError as error:
+                assert "was declared to have ended" in str(error)
+                break
+        assert link.cuts > 30
+    assert live.came(redis) == expected
+    assert all("Starting from the last commit" in note for note in notes)
