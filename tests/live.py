@@ -4,13 +4,14 @@ Traffic is written with entry ids and event ids of its own choice, so that the
 same seed gives the same entries on every server.
 """
 
+import json
 import random
 from collections import Counter
 from dataclasses import dataclass
 
 from cep import avg, count, e, emit, last, m, max, min, on, rule, seq, std
 from cep.bus.connection import connect_redis
-from cep.bus.keys import dlq_key, state_key
+from cep.bus.keys import dlq_key, meta_key, state_key
 from cep.clock import TestClock
 from cep.events.codec import decode, encode
 from cep.events.envelope import Event
@@ -209,19 +210,28 @@ def drained(redis, url, what=None, **options):
 
 
 def undisturbed(redis, url, name="control", **definition):
-    """Return what comes of the entries there are; takes its outputs away again."""
-    summary = drained(redis, url, pipeline(name, **definition))
+    """Return what comes of the entries there are, and the counts.
+
+    Takes its outputs away again, to make room for those of another pipeline on
+    the same entries.
+    """
+    drained(redis, url, pipeline(name, **definition))
     found = came(redis, name)
     redis.delete(OUTPUT, "system.events")
-    return found, summary
+    return found, counts(redis, name)
 
 
-def accounts(summary):
-    """Whether a summary accounts for every entry read."""
-    return all(
-        c.read == c.processed + c.late + c.quarantined + c.duplicate + c.buffered
-        for c in summary.streams.values()
-    )
+def counts(redis, name="p"):
+    """Return the counts stored, by stream; they must account for every entry."""
+    found = json.loads(redis.hget(meta_key(name), "counts") or "{}")
+    for one in found.values():
+        where = ("processed", "late", "quarantined", "duplicate", "buffered")
+        assert one["read"] == sum(one[name] for name in where)
+    return found
+
+
+def has_ended(redis, name="p"):
+    return redis.hget(meta_key(name), "ended") == b"1"
 
 
 def state_fields(redis, name="p"):
