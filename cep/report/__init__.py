@@ -3,6 +3,7 @@
 =============  ==============================================================
 `figures`      prices with alerts, events per second; the file of `cep demo`
 `html`         a figure as one file that needs no network
+`notebook`     figures in notebooks that need no network
 `downsample`   fewer points that look the same
 `style`        the one template: colours, fonts, axes
 =============  ==============================================================
@@ -12,5 +13,12 @@ from __future__ import annotations
 
 from cep.report.figures import chart, event_rates, price_with_alerts
 from cep.report.html import write_html
+from cep.report.notebook import show_in_notebook
 
-__all__ = ["chart", "event_rates", "price_with_alerts", "write_html"]
+__all__ = [
+    "chart",
+    "event_rates",
+    "price_with_alerts",
+    "show_in_notebook",
+    "write_html",
+]

@@ -2,7 +2,7 @@
 
 The file carries plotly.js once and talks to nobody. Its content security
 policy lets exactly two scripts run, named by their hashes: plotly.js and the
-few lines that draw the figure. The figure itself is data in a block that no
+two lines that draw the figure. The figure itself is data in a block that no
 browser executes, with ``<``, ``>`` and ``&`` escaped, so that no text in it can
 end that block. Styles may be inline, because plotly writes them.
 """
@@ -12,8 +12,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from cep.report.style import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,15 +24,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _DRAW: Final = """
-const figure = JSON.parse(document.getElementById("figure-data").textContent);
-const config = {
-  displaylogo: false,
-  responsive: true,
-  plotlyServerURL: "",
-  modeBarButtons: [
-    ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
-  ],
-};
+const {figure, config} = JSON.parse(document.getElementById("figure-data").textContent);
 Plotly.newPlot("figure", figure.data, figure.layout, config);
 """
 _STYLE: Final = """
@@ -97,7 +92,9 @@ def write_html(
         style=_STYLE,
         height=int(figure.layout.height or 450),
         provenance=_sources(provenance),
-        data=_as_data(figure.to_json()),
+        data=_as_data(
+            f'{{"config": {json.dumps(CONFIG)}, "figure": {figure.to_json()}}}'
+        ),
         plotly=plotly,
         draw=_DRAW,
     )

@@ -41,6 +41,15 @@ SHAPES: Final = (
     "hexagram",
 )
 FONT: Final = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Arial, sans-serif"
+CONFIG: Final[dict[str, Any]] = {
+    "displaylogo": False,
+    "responsive": True,
+    # No button sends the data anywhere.
+    "plotlyServerURL": "",
+    "modeBarButtons": [
+        ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
+    ],
+}
 LONGEST: Final = 160
 LONGEST_NAME: Final = 40
 

@@ -107,7 +107,7 @@ def test_hostile_text_adds_no_element_and_no_handler(page):
 
 
 def test_hostile_text_is_no_markup_for_plotly_either(page):
-    figure = json.loads(Page(page).scripts[0])
+    figure = json.loads(Page(page).scripts[0])["figure"]
     shown = list(texts_in([figure["data"], figure["layout"]["title"]]))
     shown += texts_in(figure["layout"]["annotations"])
     ours = re.compile(r"</?(b|br|extra)>|<br />")

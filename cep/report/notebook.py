@@ -1,0 +1,43 @@
+"""Figures in notebooks that need no network, then or in a saved copy.
+
+Plotly's own renderer "notebook" embeds plotly.js once but asks a content
+network for MathJax with every figure, and its toolbar offers to upload the
+data. This one does neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from cep.report.style import CONFIG
+
+NAME: Final = "cep"
+
+
+def show_in_notebook() -> None:
+    """Make the figures of this process show in notebooks, offline.
+
+    Call it once, before the first figure: the output of the cell that shows it
+    carries plotly.js for all of them.
+    """
+    import plotly.io as pio
+
+    base: Any = type(pio.renderers["notebook"])
+
+    class Offline(base):  # type: ignore[misc]
+        """As plotly's, without MathJax."""
+
+        def to_mimebundle(self, fig_dict: dict[str, Any]) -> dict[str, str]:
+            page = pio.to_html(
+                fig_dict,
+                config=CONFIG,
+                include_plotlyjs=False,
+                include_mathjax=False,
+                full_html=False,
+                default_width="100%",
+                validate=False,
+            )
+            return {"text/html": page}
+
+    pio.renderers[NAME] = Offline()
+    pio.renderers.default = f"plotly_mimetype+{NAME}"
