@@ -442,7 +442,8 @@ class Window(Expr):
     one. ``where`` limits which events enter; absent values are passed over
     (``count()`` counts events, ``count(e.x)`` those that have an x). In an
     empty window count and sum are 0, all others absent. ``var`` and ``std``
-    are those of the population (divided by n).
+    are those of the population (divided by n). Values beyond 1e140 in size are
+    passed over like absent ones.
 
     ``by`` names the fields that split the events into windows of their own:
     None for the rule's key, an empty tuple for one window over all.

@@ -10,8 +10,11 @@ squares are kept as unevaluated pairs of doubles (double-double), to which
 values are added and from which they are taken away without loss worth naming:
 the relative error stays near 1e-30 of the largest partial sum, so a variance at
 price 64,000 with deviation 0.5 keeps more than twelve digits over any number of
-events. They start from exact zero whenever a window runs empty. Extremes are
-kept in monotonic queues.
+events. They start from exact zero whenever a window runs empty, and are summed
+afresh when most of what they held has left (`renew`), so that one absurd value
+in a busy window leaves no trace. Values beyond `LARGEST`, whose sum of squares
+could overflow, are passed over as if absent. Extremes are kept in monotonic
+queues.
 
 Sources: T. J. Dekker, "A floating-point technique for extending the available
 precision", Numerische Mathematik 18, 1971 (double-double sums and products);
@@ -53,9 +56,16 @@ Q_HEAD, Q_FIRST, Q_TAIL, Q_END = 0, 1, 2, 3
 K_ROWS, K_DIRTY, K_LAST = 4, 5, 6
 KEY_WIDTH = 7
 
-# Per key and value: count of values, sum and sum of squares (high, low), last.
-A_COUNT, A_SUM, A_SUM_LOW, A_SQUARE, A_SQUARE_LOW, A_LAST = range(6)
-ACC_WIDTH = 6
+# Per key and value: count of values, sum and sum of squares (high, low), last,
+# sum of sizes (roughly) and the largest that it was since the sums were renewed.
+A_COUNT, A_SUM, A_SUM_LOW, A_SQUARE, A_SQUARE_LOW, A_LAST, A_SIZE, A_PEAK = range(8)
+ACC_WIDTH = 8
+
+LARGEST = 1e140
+# Sums are renewed when their sizes have fallen below the peak by this factor.
+# What made the peak has then left, so all rows now in the window came after the
+# last renewal: each row is summed again at most once, whatever the values are.
+FALL = 16.0
 
 C_BLOCK_BUMP, C_BLOCK_FREE, C_BLOCK_FREED, C_DIRTY, C_ROWS = range(5)
 COUNTER_WIDTH = 8
@@ -217,13 +227,32 @@ def accumulate(acc, value, sign, squares):
     acc[A_COUNT] += sign
     if acc[A_COUNT] == 0.0:
         acc[A_SUM] = acc[A_SUM_LOW] = acc[A_SQUARE] = acc[A_SQUARE_LOW] = 0.0
+        acc[A_SIZE] = acc[A_PEAK] = 0.0
         return
+    acc[A_SIZE] += sign * abs(value)
+    acc[A_PEAK] = max(acc[A_PEAK], acc[A_SIZE])
     acc[A_SUM], acc[A_SUM_LOW] = add_pair(acc[A_SUM], acc[A_SUM_LOW], sign * value, 0.0)
     if squares:
         square, error = two_square(value)
         acc[A_SQUARE], acc[A_SQUARE_LOW] = add_pair(
             acc[A_SQUARE], acc[A_SQUARE_LOW], sign * square, sign * error
         )
+
+
+@inner
+def renew(spec, store, k, v):
+    """Sum one value of a key's rows afresh."""
+    acc = store.acc[k, v]
+    acc[A_COUNT] = acc[A_SUM] = acc[A_SUM_LOW] = acc[A_SQUARE] = acc[A_SQUARE_LOW] = 0.0
+    acc[A_SIZE] = acc[A_PEAK] = 0.0
+    b, offset = store.keys[k, Q_HEAD], store.keys[k, Q_FIRST]
+    for _ in range(store.keys[k, K_ROWS]):
+        if offset == BLOCK:
+            b, offset = store.links[b, NEXT], 0
+        x = store.rows[b, offset, v]
+        if x == x:
+            accumulate(acc, x, 1.0, spec.squares[v] != 0)
+        offset += 1
 
 
 @inner
@@ -262,6 +291,9 @@ def evict(spec, store, k, now):
         pop_front(store, queue)
         store.keys[k, K_ROWS] -= 1
         store.counters[C_ROWS] -= 1
+    for v in range(spec.values.size):
+        if FALL * store.acc[k, v, A_SIZE] < store.acc[k, v, A_PEAK]:
+            renew(spec, store, k, v)
     for d in range(store.queues.shape[1]):
         queue = store.queues[k, d]
         while queue[Q_HEAD] >= 0 and store.times[queue[Q_HEAD], queue[Q_FIRST]] <= edge:
@@ -341,7 +373,8 @@ def feed(spec, store, rows, enters, key, time, cols, begin):
         evict(spec, store, k, now)
         if enters[at]:
             for v in range(values.size):
-                values[v] = cols[spec.values[v], i]
+                x = cols[spec.values[v], i]
+                values[v] = x if abs(x) <= LARGEST else math.nan
             insert(spec, store, k, now, values)
         store.keys[k, K_LAST] = now
         if store.keys[k, K_DIRTY] == 0:
