@@ -86,4 +86,5 @@ def _rich_bar(what: str, total: int | None) -> Iterator[Advance]:
     try:
         yield advance
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()

@@ -429,6 +429,7 @@ def test_the_sample_is_narrowed_like_a_stream():
     assert same["entry_id"].to_list() == part["entry_id"].to_list()
 
 
+@pytest.mark.slow
 def test_replaying_the_sample_loads_as_the_sample_itself(redis, redis_url):
     from cep.bus.replay import Track, replay_tracks
 

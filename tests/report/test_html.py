@@ -134,6 +134,7 @@ def test_the_policy_lets_exactly_the_two_scripts_run(page):
     assert "\r" not in page
 
 
+@pytest.mark.slow
 def test_the_chart_of_the_whole_sample_is_one_small_offline_file(tmp_path):
     frames = cep.load(sample.streams(), url="sample")
     alerts = pl.DataFrame(
