@@ -193,29 +193,13 @@ def _tables(operator: Operator, data: Any) -> dict[str, EventColumns]:
 
     reads = operator.reads
     if not isinstance(data, dict):
-        table = columns_from_frame(data, fields=_present(reads, data))
+        table = columns_from_frame(data, fields=reads)
         return {table.stream: table}
     if not data:
         raise UsageError("There is no frame to run over.", "Pass {stream: frame}.")
     return {
-        name: columns_from_frame(frame, stream=name, fields=_present(reads, frame))
+        name: columns_from_frame(frame, stream=name, fields=reads)
         for name, frame in data.items()
-    }
-
-
-def _present(reads: Mapping[str, set[str]], frame: Any) -> dict[str, set[str]]:
-    """Return the wanted fields that the frame has; the rest is absent."""
-    from cep.frames.shape import column_name
-
-    names = getattr(frame, "columns", None)
-    if hasattr(frame, "column_names"):  # Arrow
-        names = frame.column_names
-    if hasattr(frame, "collect_schema"):  # polars, also lazy
-        names = frame.collect_schema().names()
-    columns = set(names if names is not None else ())
-    return {
-        event_type: {field for field in wanted if column_name(field) in columns}
-        for event_type, wanted in reads.items()
     }
 
 

@@ -377,6 +377,7 @@ def _draw(alerts: list[dict[str, Any]], path: Path) -> None:
         pl.DataFrame(alerts, schema=schema),
         path,
         note=sample.ALIGNMENT,
+        provenance=sample.provenance()[:3],
     )
 
 
