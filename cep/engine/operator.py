@@ -12,6 +12,7 @@ puts either back; from any event boundary on, results are identical.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -356,7 +357,13 @@ class _Windows:
         self.space = operator.plan.keyspaces[group.keyspace]
         self.spec = group.spec()
         self.types = [operator.plan.types.index(t) for t in group.types]
-        self.prefix = f"w|{group.id}:{len(group.values)}|"
+        self.prefix = f"w|{group.id}|"
+        # A rule that changes may add values to a window that others keep, or
+        # take some away, so state says which it holds ("+": squares, too).
+        self.names = [
+            hashlib.sha256(repr(key).encode()).hexdigest()[:12] + "+" * squares
+            for key, squares in zip(group.value_keys, group.squares, strict=True)
+        ]
         values, queues = len(group.values), group.queues
         counters = np.zeros(windows.COUNTER_WIDTH, np.int64)
         counters[windows.C_BLOCK_FREE] = -1
@@ -447,20 +454,31 @@ class _Windows:
                     rows.tobytes(),
                     store.acc[k].tobytes(),
                     int(store.keys[k, windows.K_LAST]),
+                    self.names,
                 ]
             )
         c[windows.C_DIRTY] = 0
 
     def restore(self, key: str, blob: list[Any]) -> None:
-        """Put one key's window back."""
+        """Put one key's window back; values that it did not hold start absent."""
         k = self.space.from_canonical(key)
         self.ensure_keys()
+        names: list[str] = blob[4]
         times = np.frombuffer(blob[0], np.int64)
-        width = self.store.rows.shape[2]
-        rows = np.frombuffer(blob[1], np.float64).reshape(-1, width)
-        acc = np.frombuffer(blob[2], np.float64).reshape(self.store.acc.shape[1:])
+        stored = np.frombuffer(blob[1], np.float64).reshape(-1, max(1, len(names)))
+        acc = np.frombuffer(blob[2], np.float64).reshape(-1, windows.ACC_WIDTH)
+        rows = np.full((times.size, self.store.rows.shape[2]), np.nan)
+        place = {name.rstrip("+"): there for there, name in enumerate(names)}
+        for here, name in enumerate(self.names):
+            if (there := place.get(name.rstrip("+"))) is not None:
+                rows[:, here] = stored[:, there]
         self.ensure_blocks((times.size // windows.BLOCK + 2) * (1 + self.group.queues))
-        windows.import_key(self.spec, self.store, k, times, rows, acc)
+        windows.import_key(self.spec, self.store, k, times, rows)
+        # Inserting the rows again rounds the sums afresh; the accumulators are
+        # part of the state so that a restart changes no bit.
+        for here, name in enumerate(self.names):
+            if name in names:
+                self.store.acc[k, here] = acc[names.index(name)]
         self.store.keys[k, windows.K_LAST] = blob[3]
 
     def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:

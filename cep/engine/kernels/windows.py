@@ -402,14 +402,7 @@ def export_key(store, k, times, rows):
 
 
 @kernel
-def import_key(spec, store, k, times, rows, acc):
-    """Put back what `export_key` wrote, with the accumulators as they were.
-
-    Inserting the rows again would round the sums afresh; the accumulators are
-    part of the state so that a restart changes no bit.
-    """
+def import_key(spec, store, k, times, rows):
+    """Insert the rows that `export_key` wrote; the accumulators follow from them."""
     for at in range(times.size):
         insert(spec, store, k, times[at], rows[at])
-    for v in range(acc.shape[0]):
-        for j in range(ACC_WIDTH):
-            store.acc[k, v, j] = acc[v, j]
