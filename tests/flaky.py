@@ -29,6 +29,10 @@ class FlakyLink:
 
     def __exit__(self, *error):
         self._listener.close()
+        self.cut()
+
+    def cut(self):
+        """Cut the links there are."""
         for link in self._open:
             _shut(link)
 

@@ -6,6 +6,9 @@ same seed gives the same entries on every server.
 
 import json
 import random
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -240,3 +243,58 @@ def state_fields(redis, name="p"):
 
 def client(url):
     return connect_redis(url)
+
+
+def wait_until(condition, seconds=120.0):
+    """Return once a condition holds; a machine under load gets its time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def commits(redis, name="p"):
+    """Return the number of the last commit."""
+    return int(redis.hget(meta_key(name), "seq") or 0)
+
+
+class Process:
+    """``cep run`` in a process of its own; killed when the block is left."""
+
+    def __init__(self, module, url, *options):
+        command = [sys.executable, "-m", "cep", "run", str(module), *options]
+        self.process = subprocess.Popen(
+            [*command, "--redis", url],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.kill()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def ended(self, seconds=240.0):
+        """Wait for the end; return exit code, stdout and stderr."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+
+def once(url, what=None, **options):
+    """Read once, commit and stop; return the summary."""
+    options.setdefault("clock", TestClock())
+    runner = Runner(what or pipeline(), url, **options)
+    runner.stop()
+    return runner.run()

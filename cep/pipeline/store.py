@@ -19,20 +19,30 @@ Fields of ``cep:{name}:meta``:
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import redis as redis_py
 
 from cep.bus.connection import clear_errors
 from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
-from cep.errors import FencedError, UsageError
+from cep.errors import FencedError, StateVersionError, UsageError
 from cep.events.ids import MonotonicUlids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+# The parts of `Stored` that are JSON.
+_KINDS: dict[str, Any] = {
+    "rules": dict[str, str],
+    "positions": dict[str, str],
+    "ordering": dict[str, Any],
+    "buffered": dict[str, list[str]],
+    "counts": dict[str, dict[str, int]],
+    "outputs": dict[str, dict[str, int]],
+}
 
 Entry = tuple[str, "Sequence[bytes]"]  # stream, then field, value, field, value...
 
@@ -100,22 +110,25 @@ class Store:
                 name.decode(): value
                 for name, value in self.client.hscan_iter(self.state, count=1000)
             }
-        self.seq = int(meta.get(b"seq", 0))
+        self.seq = self._decoded(meta, "seq", int, 0)
         stored = Stored(seq=self.seq, state=state)
-        for name in (
-            "rules",
-            "positions",
-            "ordering",
-            "buffered",
-            "counts",
-            "outputs",
-        ):
-            raw = meta.get(name.encode())
-            if raw is not None:
-                setattr(stored, name, json.loads(raw))
+        for name, kind in _KINDS.items():
+            setattr(stored, name, self._decoded(meta, name, kind, {}))
         stored.ticks = meta.get(b"ticks", b"0-0").decode()
         stored.ended = meta.get(b"ended") == b"1"
         return stored
+
+    def _decoded(
+        self, meta: Mapping[bytes, bytes], name: str, kind: Any, absent: Any
+    ) -> Any:
+        raw = meta.get(name.encode())
+        if raw is None:
+            return absent
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            where = f"pipeline {self.name!r} (field {name} of {self.meta})"
+            raise StateVersionError(where, f"damaged ({error})", str(kind)) from None
 
     def _check_types(self) -> None:
         kinds = {
@@ -162,7 +175,10 @@ class Store:
             words += [name, value]
         words += [len(gone), *gone, len(meta)]
         for name, value in meta.items():
-            words += [name, value if isinstance(value, str) else json.dumps(value)]
+            words += [
+                name,
+                value if isinstance(value, str) else msgspec.json.encode(value),
+            ]
         with clear_errors(self.client):
             answer: Any = self._script(keys=keys, args=words)
         verdict, found = answer[0].decode(), answer[1].decode()

@@ -7,12 +7,18 @@ count of interruptions, that shows it would notice.
 
 import contextlib
 import random
+import threading
 
 import live
 import pytest
 from flaky import FlakyLink
 
-from cep.errors import ConnectionFailedError
+from cep.bus.connection import connect_redis
+from cep.bus.embedded import EmbeddedServer
+from cep.bus.keys import meta_key
+from cep.clock import TestClock
+from cep.errors import ConnectionFailedError, FencedError
+from cep.pipeline import Runner
 from cep.pipeline.accounting import AccountingError
 from cep.pipeline.store import Store
 
@@ -136,3 +142,82 @@ def test_links_that_break_anywhere_change_nothing(seed, redis, redis_url, limits
     assert live.counts(redis) == counts
     assert notes
     assert all("Starting from the last commit" in note for note in notes)
+
+
+@pytest.mark.slow
+def test_a_server_that_restarts_in_the_middle_changes_nothing(tmp_path, limits):
+    limits(READ_COUNT=20, COMMIT_SECONDS=0)
+    entries = live.traffic(n=600)
+    half = len(entries) // 2
+    notes, server = [], EmbeddedServer(tmp_path, durability="safe").start()
+    url = server.url
+    runner = Runner(live.pipeline(), url, note=notes.append, clock=TestClock())
+    thread = threading.Thread(target=runner.run, daemon=True)
+    with connect_redis(url) as redis:
+        live.write(redis, entries[:half])
+        thread.start()
+        live.wait_until(lambda: live.commits(redis) > 3)
+    server.stop()
+    live.wait_until(lambda: notes)
+    server = EmbeddedServer(tmp_path, port=int(url.rpartition(":")[2][:-2])).start()
+    with server, connect_redis(url) as redis:
+        before = live.commits(redis)
+        live.write(redis, entries[half:])
+        live.wait_until(lambda: live.commits(redis) > before)
+        live.declare_end(redis)
+        thread.join(120)
+        found = live.came(redis)
+        redis.delete(live.OUTPUT, "system.events")
+        assert found == live.undisturbed(redis, url)[0]
+    assert "Start a server there" in notes[-1]
+
+
+def started(url, notes, **options):
+    """Start a runner in a thread; return it, and a list for how it ends."""
+    runner, end = Runner(live.pipeline(), url, note=notes.append, **options), []
+
+    def run():
+        try:
+            end.append(runner.run())
+        except Exception as error:
+            end.append(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return runner, end
+
+
+def test_a_second_runner_takes_over_and_the_first_writes_nothing_more(redis, redis_url):
+    entries = live.traffic(n=60, bad=0, late=0)
+    live.write(redis, entries[:30])
+    _, first = started(redis_url, [])
+    live.wait_until(lambda: live.commits(redis) > 0)
+    taken = Store(redis, "p")
+    taken.take_over()
+    stored = redis.hgetall(meta_key("p"))
+    written = live.came(redis)
+    live.write(redis, entries[30:])
+    live.wait_until(lambda: first)
+    assert isinstance(first[0], FencedError)
+    assert first[0].theirs == taken.owner
+    assert redis.hgetall(meta_key("p")) == stored
+    assert live.came(redis) == written
+    found = live.drained(redis, redis_url)
+    assert found.total.processed == 60
+    everything = live.came(redis)
+    redis.delete(live.OUTPUT, "system.events")
+    assert everything == live.undisturbed(redis, redis_url)[0]
+
+
+def test_after_a_lost_connection_it_does_not_fence_who_took_over(redis, redis_url):
+    """Else two processes under a supervisor would fence each other for ever."""
+    live.write(redis, live.traffic(n=30))
+    with FlakyLink(redis_url, []) as link:
+        _, end = started(link.url, [], clock=TestClock())
+        live.wait_until(lambda: live.commits(redis) > 0)
+        other = Store(redis, "p")
+        other.take_over()
+        link.cut()
+        live.wait_until(lambda: end)
+    assert isinstance(end[0], FencedError)
+    assert end[0].theirs == other.owner
+    assert redis.hget(meta_key("p"), "owner").decode() == other.owner
