@@ -134,7 +134,7 @@ def run_rules(
     """
     given = _rules_of(rules)
     operator = Operator(given)
-    tables = _tables(operator, data)
+    tables = dict(sorted(_tables(operator, data).items(), key=_first_arrival))
     bounds = _streams_of(rules, max_out_of_orderness, sorted(tables))
     began = time.perf_counter()
     ordering = Ordering(bounds, operator.plan.column_count)
@@ -181,11 +181,7 @@ def _streams_of(
 ) -> list[InputStream]:
     said = {stream.name: stream for stream in getattr(rules, "streams", ())}
     bound = duration_ns(max_out_of_orderness, allow_zero=True)
-    return [
-        # A frame is all there is of its stream: no silence to wait out.
-        InputStream(name, said[name].max_out_of_orderness_ns if name in said else bound)
-        for name in names
-    ]
+    return [said.get(name, InputStream(name, bound)) for name in names]
 
 
 def _tables(operator: Operator, data: Any) -> dict[str, EventColumns]:
@@ -201,6 +197,11 @@ def _tables(operator: Operator, data: Any) -> dict[str, EventColumns]:
         name: columns_from_frame(frame, stream=name, fields=reads)
         for name, frame in data.items()
     }
+
+
+def _first_arrival(table: tuple[str, EventColumns]) -> int:
+    rows = table[1]
+    return int(rows.entry_ms[0]) if len(rows) else 0
 
 
 def _alerts(events: Sequence[DerivedEvent]) -> pl.DataFrame:

@@ -10,7 +10,8 @@ A stream that stays silent would hold everything back. So, once nothing has
 arrived in it for longer than ``idle``, its watermark moves on with the arrival
 clock: the entry ids of all streams, never the wall clock, so that a replay
 sees the same time. Lateness counts that in from the stream's own entry ids
-alone, which makes it independent of what other streams did meanwhile.
+alone, which makes it independent of what other streams did meanwhile. A stream
+that was never heard counts as silent since the first entry of any stream.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Ordering:
         self.number = {name: i for i, name in enumerate(names)}
         self.clocks = [_Clock() for _ in names]
         self.arrival_ms = -1
-        self.began_ms = -1
+        self.began = (-1, LONG_AGO)  # entry id and event time of the very first row
         self.released_ns = LONG_AGO  # all below has been released
         self.ended = False
         self._columns = columns
@@ -92,7 +93,8 @@ class Ordering:
         """Take in arrivals of one stream, in entry id order; returns which are late.
 
         Late rows are not kept. The result does not depend on how arrivals are
-        cut into batches.
+        cut into batches; of batches that were read together, the one with the
+        first entry comes first.
         """
         n = len(batch)
         if not n:
@@ -100,6 +102,11 @@ class Ordering:
         number = int(batch.stream[0])
         stream, clock = self.streams[number], self.clocks[number]
         times = batch.time
+        if clock.arrived_ms < 0:
+            clock.watermark = self._mark(number, int(batch.entry_ms[0]))
+            first = int(batch.entry_ms[0]), int(times[0])
+            if self.began[0] < 0 or first < self.began:
+                self.began = first
         largest = np.maximum.accumulate(np.maximum(times, clock.largest))
         before = np.concatenate([[clock.largest], largest[:-1]])
         marks = before - stream.max_out_of_orderness_ns
@@ -110,8 +117,8 @@ class Ordering:
             marks = marks + np.maximum(silent, 0)
         marks = np.maximum.accumulate(np.maximum(marks, clock.watermark))
         late = times < marks
-        # A stream heard for the first time, after others went on without it,
-        # may be behind what was released: that cannot be undone.
+        # Of a stream that others have not waited for, as it was added to the
+        # pipeline later, rows may be behind what was released.
         late |= times < self.released_ns
         # A late row may not move the clock by what it is: it is older.
         clock.largest = int(largest[-1])
@@ -119,8 +126,6 @@ class Ordering:
             int(marks[-1]), clock.largest - stream.max_out_of_orderness_ns
         )
         clock.arrived_ms = max(clock.arrived_ms, int(batch.entry_ms[-1]))
-        if self.began_ms < 0 or batch.entry_ms[0] < self.began_ms:
-            self.began_ms = int(batch.entry_ms[0])
         kept = batch.take(~late) if late.any() else batch
         if len(kept):
             self._waiting.append(kept)
@@ -143,36 +148,30 @@ class Ordering:
         """Return the smallest watermark; only rows below it may be released."""
         if self.ended:
             return END_OF_TIME
-        marks = [self._mark(i) for i in range(len(self.streams))]
-        known = [mark for mark in marks if mark is not None]
-        return max(self.released_ns, min(known, default=LONG_AGO))
+        marks = [self._mark(i, self.arrival_ms) for i in range(len(self.streams))]
+        return max(self.released_ns, min(marks))
 
-    def _mark(self, number: int) -> int | None:
-        """Return a stream's watermark; None if time goes on without it."""
+    def _mark(self, number: int, now_ms: int) -> int:
+        """Return a stream's watermark as of an arrival time."""
         stream, clock = self.streams[number], self.clocks[number]
+        since_ms, largest = clock.arrived_ms, clock.largest
+        if since_ms < 0:
+            since_ms, largest = self.began
+        if stream.idle_ns is None or since_ms < 0:
+            return clock.watermark
         # Entries of this very millisecond may still come: up to the one before.
-        now_ms = self.arrival_ms - 1
-        if clock.arrived_ms < 0:
-            heard = self.began_ms >= 0 and stream.idle_ns is not None
-            if heard and (now_ms - self.began_ms) * NS_PER_MS > stream.idle_ns:  # type: ignore[operator]
-                return None
-            return LONG_AGO
-        mark = clock.watermark
-        if stream.idle_ns is not None:
-            silent = (now_ms - clock.arrived_ms) * NS_PER_MS - stream.idle_ns
-            if silent > 0:
-                mark = max(
-                    mark, clock.largest - stream.max_out_of_orderness_ns + silent
-                )
-        return mark
+        silent = (now_ms - 1 - since_ms) * NS_PER_MS - stream.idle_ns
+        if silent <= 0:
+            return clock.watermark
+        return max(clock.watermark, largest - stream.max_out_of_orderness_ns + silent)
 
     def held_back_by(self) -> str | None:
         """Return the stream whose watermark holds rows back, None if none does."""
         if not self._waiting or self.ended:
             return None
-        marks = [(self._mark(i), i) for i in range(len(self.streams))]
-        known = [(mark, i) for mark, i in marks if mark is not None]
-        return self.streams[min(known)[1]].name if known else None
+        now_ms = self.arrival_ms
+        marks = [(self._mark(i, now_ms), i) for i in range(len(self.streams))]
+        return self.streams[min(marks)[1]].name
 
     def release(self, limit: int | None = None) -> tuple[Batch, int]:
         """Return rows whose time has come, in order, and the time they lie below.
@@ -227,7 +226,7 @@ class Ordering:
         """Return the clocks (the rows held back are named by `waiting_ids`)."""
         return {
             "arrival_ms": self.arrival_ms,
-            "began_ms": self.began_ms,
+            "began": list(self.began),
             "released_ns": self.released_ns,
             "ended": self.ended,
             "clocks": {
@@ -239,7 +238,7 @@ class Ordering:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put the clocks back; a stream that was not there before starts anew."""
         self.arrival_ms = state["arrival_ms"]
-        self.began_ms = state["began_ms"]
+        self.began = tuple(state["began"])
         self.released_ns = state["released_ns"]
         self.ended = state["ended"]
         for name, clock in state["clocks"].items():

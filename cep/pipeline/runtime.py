@@ -260,7 +260,7 @@ class _Session:
         return True
 
     def _take(self, pages: list[StreamPage]) -> None:
-        for page in pages:
+        for page in sorted(pages, key=_first_arrival):
             counts = self.accounting[page.stream]
             counts.read += page.entries_read
             counts.quarantined += len(page.bad)
@@ -430,6 +430,11 @@ class _Session:
         )
         self.runner._report(summary)
         return summary
+
+
+def _first_arrival(page: StreamPage) -> int:
+    rows = page.columns
+    return int(rows.entry_ms[0]) if len(rows) else 0
 
 
 def _entry_ids(rows: Batch | EventColumns) -> list[str]:
