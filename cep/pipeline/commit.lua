@@ -29,7 +29,10 @@ local function word()
   return value
 end
 
-redis.call('HDEL', KEYS[1], '') -- fails here, not halfway, without the right to it
+-- No changes, but what a full server or a missing right would refuse is refused
+-- here and not halfway. HSET first: after one write a full server lets all pass.
+redis.call('HSET', KEYS[1], 'owner', owner)
+redis.call('HDEL', KEYS[1], '')
 local added = {}
 for _ = 1, tonumber(word()) do
   local key = KEYS[tonumber(word())]

@@ -365,7 +365,8 @@ class _Session:
 
     def _show_lag(self) -> None:
         self.store.show_lag(
-            {k: v for k, v in self.reader.positions.items() if v != b"0-0"}
+            {k: v for k, v in self.reader.positions.items() if v != b"0-0"},
+            {name: counts.read for name, counts in self.accounting.streams.items()},
         )
 
     def _pass_ticks(self) -> None:

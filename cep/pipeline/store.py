@@ -192,19 +192,24 @@ class Store:
             )
         self.seq = int(found)
 
-    def show_lag(self, positions: Mapping[str, bytes]) -> None:
+    def show_lag(self, positions: Mapping[str, bytes], read: Mapping[str, int]) -> None:
         """Set a consumer group's position to ours, so that any tool shows our lag.
 
         For show only: a stream that is gone or a right that is lacking must not
         stop the pipeline, and a lost connection will be noticed by the next
-        command.
+        command. Of a stream that was trimmed the server cannot tell the lag,
+        but that there is none.
         """
         for stream, position in positions.items():
-            try:
-                self.client.xgroup_setid(stream, self.name, position)
-            except redis_py.RedisError:
-                with contextlib.suppress(redis_py.RedisError):
-                    self.client.xgroup_create(stream, self.name, position)
+            with contextlib.suppress(redis_py.RedisError):
+                info: Any = self.client.xinfo_stream(stream)
+                whole = info.get("entries-added") == info["length"]
+                so_far = read[stream] if whole else None
+                group = (stream, self.name, position)
+                try:
+                    self.client.xgroup_setid(*group, entries_read=so_far)
+                except redis_py.ResponseError:
+                    self.client.xgroup_create(*group, entries_read=so_far)
 
     def read_ticks(self, after: str) -> list[tuple[str, dict[bytes, bytes]]]:
         """Return the ticks after an entry id."""
