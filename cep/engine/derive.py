@@ -119,7 +119,7 @@ def _payload(
     values = {name: _fill(value, leaves) for name, value in emission.fields.items()}
     title = emission.title
     if title is not None:
-        title = title.format_map(_Titles({**values, "key": key_text}))
+        title = _filled(title, {**values, "key": key_text})
     if emission.type == ALERT:
         return {
             "rule": rule.name,
@@ -147,6 +147,14 @@ def _payload(
         if title is not None:
             data[open_field]["title"] = title
     return data
+
+
+def _filled(title: str, values: dict[str, Any]) -> str:
+    """Return a title with its values; as it is if their formats do not fit them."""
+    try:
+        return title.format_map(_Titles(values))
+    except (ValueError, TypeError):
+        return title
 
 
 class _Titles(dict[str, Any]):

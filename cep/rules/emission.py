@@ -9,9 +9,10 @@ built, but for what follows from the match itself (see `derived_fields`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
-from cep.errors import RuleError
+from cep.errors import RuleError, near_miss
 from cep.rules.expressions import Aggregate, Expr, Key, StepRef, as_expr
 
 ALERT = "trend.alert.generated"
@@ -75,7 +76,32 @@ def emit(
         ``m`` and of windows, or lists and dicts of those. The standard alert
         takes any names; they go under ``values``.
     """
+    if title is not None:
+        _check_title(title, [*fields, "key"])
     return Emission(type, {k: _as_leaf(v) for k, v in fields.items()}, title, stream)
+
+
+def _check_title(title: str, names: list[str]) -> None:
+    """Refuse a title that could not be filled when a match comes."""
+    where = f"emit(title={title!r:.60})"
+    try:
+        parts = list(Formatter().parse(title))
+    except ValueError as error:
+        remedy = "write {{ and }} for braces that stand for themselves"
+        raise RuleError(where, f"{error}", remedy) from None
+    for _, name, spec, _ in parts:
+        if name is None:
+            continue
+        if name not in names:
+            near = near_miss(name, names)
+            meant = f"did you mean {{{near[0]}}}? " if near else ""
+            raise RuleError(
+                where,
+                f"{{{name}}} is not emitted",
+                f"{meant}a title may name {', '.join(names)}",
+            )
+        if spec and "{" in spec:
+            _check_title(spec, names)
 
 
 def _as_leaf(value: Any) -> Any:
