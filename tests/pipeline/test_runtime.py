@@ -6,9 +6,13 @@ import live
 import msgspec
 import pytest
 
-from cep import e, emit, on, rule
+from cep import count, e, emit, m, on, rule, seq
+from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
+from cep.engine import operator
+from cep.errors import ConnectionFailedError, UsageError
 from cep.events.codec import encode
 from cep.pipeline import runtime, stream
+from cep.pipeline.store import Store
 
 pytestmark = pytest.mark.redis
 
@@ -199,3 +203,119 @@ def test_a_late_event_that_is_gone_still_has_its_row(redis, redis_url, monkeypat
     [row] = live.dead_letters(redis)
     assert (row["kind"], row["entry_id"], row["raw"]) == ("late", ids[1].decode(), b"")
     assert row["raw_length"] == "0"
+
+
+# Streams and keys -------------------------------------------------------------
+
+
+def test_streams_that_do_not_exist_yet_may_come_later(redis, redis_url):
+    live.once(redis_url, EVERY)
+    assert not redis.exists(live.MARKET)
+    live.write(redis, [(live.MARKET, f"{T}-1", good(1))])
+    live.drained(redis, redis_url, EVERY)
+    assert prices(redis) == [1.0]
+
+
+def test_an_input_of_another_type_is_one_clear_error(redis, redis_url):
+    redis.set(live.MARKET, "text")
+    with pytest.raises(UsageError, match="That key is not a stream"):
+        live.once(redis_url, EVERY)
+
+
+@pytest.mark.parametrize("key", [live.OUTPUT, "dlq:{p}"])
+def test_an_output_of_another_type_is_one_clear_error_and_loses_nothing(
+    key, redis, redis_url
+):
+    live.write(
+        redis, [(live.MARKET, f"{T}-1", good(1)), (live.MARKET, f"{T}-2", {"a": "b"})]
+    )
+    redis.set(key, "text")
+    with pytest.raises(UsageError, match=f"The key {key} is"):
+        live.drained(redis, redis_url, EVERY)
+    redis.delete(key)
+    live.drained(redis, redis_url, EVERY)
+    assert prices(redis) == [1.0]
+    assert len(live.dead_letters(redis)) == 1
+
+
+def test_a_stream_deleted_while_it_is_read_stops_nothing(redis, redis_url, limits):
+    limits(TICK_SECONDS=-1)  # the lag is shown after each commit
+    live.write(
+        redis,
+        [(live.MARKET, f"{T}-1", good(1)), (live.MARKET, f"{T}-2", good(2, T + 900))],
+    )
+    live.once(redis_url, EVERY)
+    redis.delete(live.MARKET)
+    live.write(redis, [(live.MARKET, f"{T + 9}-1", good(3, T + 950))])
+    live.drained(redis, redis_url, EVERY)
+    assert prices(redis) == [1.0, 3.0]
+    assert [row["kind"] for row in live.dead_letters(redis)] == ["gap"]
+
+
+def test_a_lag_that_cannot_be_shown_loses_no_commit(
+    redis, redis_url, limits, monkeypatch
+):
+    """It comes after the commit, and the server may be lost in between."""
+    limits(TICK_SECONDS=-1)
+    live.write(redis, [(live.MARKET, f"{T + i}-1", good(i)) for i in range(5)])
+    monkeypatch.setattr(Store, "show_lag", fails := Failing(Store.show_lag))
+    live.drained(redis, redis_url, EVERY)
+    assert fails.called
+    assert prices(redis) == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+class Failing:
+    """A method whose first call finds the connection lost."""
+
+    def __init__(self, method):
+        self.method, self.called = method, False
+
+    def __get__(self, store, _):
+        def call(*args):
+            if not self.called:
+                self.called = True
+                raise ConnectionFailedError("redis://x", "lost", "")
+            return self.method(store, *args)
+
+        return call
+
+
+@pytest.mark.slow
+def test_state_of_keys_with_nothing_to_remember_is_removed(
+    redis, redis_url, limits, monkeypatch
+):
+    limits(STEP_ROWS=20)
+    monkeypatch.setattr(operator, "SWEEP_AT", 30)
+
+    @rule("pair", key="symbol")
+    def pair():
+        here = on("market.trade", name="here").where(count().over("50ms") >= 1)
+        return seq(here).then(on("market.trade", name="there")).within("50ms"), (
+            emit(price=m.here.price)
+        )
+
+    what = live.pipeline(rules=[pair], streams=EVERY.streams)
+    entries = [
+        (live.MARKET, f"{T + i}-1", live.trade(i, T + 10 * i, f"S{i // 2}"))
+        for i in range(400)
+    ]
+    for at in range(0, 400, 100):
+        live.write(redis, entries[at : at + 100])
+        live.once(redis_url, what)
+        assert len(live.state_fields(redis)) < 150
+    live.drained(redis, redis_url, what)
+    swept = live.came(redis)
+    assert len(swept.ids) == 200
+    redis.delete(live.OUTPUT)
+    monkeypatch.setattr(operator, "SWEEP_AT", 10_000)
+    limits(STEP_ROWS=1000)
+    kept, _ = live.undisturbed(redis, redis_url, rules=[pair], streams=what.streams)
+    assert kept == swept
+
+
+def test_nothing_is_left_behind_but_the_pipelines_own_keys(redis, redis_url):
+    live.write(redis, live.traffic(n=60))
+    live.drained(redis, redis_url)
+    inputs, outputs = {live.MARKET, live.AI}, {live.OUTPUT, "system.events"}
+    own = {meta_key("p"), state_key("p"), ticks_key("p"), dlq_key("p")}
+    assert {key.decode() for key in redis.scan_iter()} <= inputs | outputs | own
