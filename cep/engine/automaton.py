@@ -569,8 +569,8 @@ def _reachable(
     if depth > 200:
         raise RuleError(
             f"rule {rule.name!r}",
-            "a repeated group could match nothing and would repeat for ever",
-            "make one of the group's steps required",
+            "more than 200 optional steps follow one another",
+            "make some of them required, or split the rule",
         )
     for edge in state.edges:
         joined = _join(literals, edge.condition)

@@ -143,5 +143,31 @@ class KeySpace:
         return json.dumps(self.keys[number], ensure_ascii=False, separators=(",", ":"))
 
     def from_canonical(self, text: str) -> int:
-        """Return the number of a key written by `canonical`."""
-        return self.number(tuple(json.loads(text)))
+        """Return the number of a key written by `canonical`.
+
+        Raises
+        ------
+        ValueError
+            If `canonical` cannot have written it.
+        """
+        try:
+            parts = json.loads(text)
+        except (ValueError, RecursionError):
+            parts = None
+        fits = isinstance(parts, list) and len(parts) == len(self.kinds)
+        if not fits or not all(map(_is_of, parts, self.kinds)):
+            msg = f"{text[:80]!r} is no key of it"
+            raise ValueError(msg)
+        number = self.number(tuple(parts))
+        if self.canonical(number) != text:
+            msg = f"{text[:80]!r} is not how its keys are written"
+            raise ValueError(msg)
+        return number
+
+
+def _is_of(value: object, kind: str) -> bool:
+    if kind in ("str", "json"):
+        return isinstance(value, str)
+    if kind == "bool":
+        return isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

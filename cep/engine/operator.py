@@ -13,21 +13,27 @@ puts either back; from any event boundary on, results are identical.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from cep.engine.batch import Batch
 from cep.engine.derive import DerivedEvent, derived_events, leaf_value
 from cep.engine.kernels import nfa, vm, windows
 from cep.engine.plan import Plan
-from cep.errors import StateVersionError
+from cep.engine.state import (
+    EngineState,
+    MatchState,
+    WindowState,
+    damaged,
+    pack,
+    unpack,
+)
+from cep.errors import OutOfOrderError, StateVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,7 +41,6 @@ if TYPE_CHECKING:
     from cep.events.columns import Column, EventColumns
     from cep.rules.rule import Rule
 
-STATE_VERSION = 1
 NS_PER_MS = 1_000_000
 _ENGINE_FIELD = "engine"
 # Keys with nothing left to remember are given back when this many have piled
@@ -93,6 +98,7 @@ class Operator:
         self._rules = [_RuleState(compiled, self) for compiled in self.plan.compiled]
         self._parts: list[_Windows | _RuleState] = [*self._windows, *self._rules]
         self._order = 0
+        self._time = 0
         self._swept = 0
         self._removed: dict[str, None] = {}
 
@@ -153,8 +159,15 @@ class Operator:
 
         ``batch`` must be sorted by (time, stream, entry id) and lie below the
         watermark; rows of earlier steps must not be later than its first.
+
+        Raises
+        ------
+        OutOfOrderError
+            If a time falls, in this batch or from the one before.
         """
         n = len(batch)
+        if n:
+            self._check_order(batch.time)
         order = np.arange(self._order, self._order + n, dtype=np.int64)
         self._order += n
         outputs = Outputs()
@@ -168,11 +181,19 @@ class Operator:
                 rule.feed(batch, keys[rule.compiled.keyspace], order, outputs.events)
         for rule in self._rules:
             rule.pass_time(watermark_ns, outputs.events)
-        if len(self._rules) > 1:
-            outputs.events.sort(key=lambda event: event.time_ns)
+        outputs.events.sort(key=lambda event: event.time_ns)
         if sum(s.live for s in self.plan.keyspaces) > self._swept + SWEEP_AT:
             self.sweep(watermark_ns)
         return outputs
+
+    def _check_order(self, times: NDArray[np.int64]) -> None:
+        falls = np.flatnonzero(times[1:] < times[:-1])
+        if times[0] < self._time:
+            raise OutOfOrderError("Operator.step", int(times[0]), self._time)
+        if falls.size:
+            i = int(falls[0])
+            raise OutOfOrderError("Operator.step", int(times[i + 1]), int(times[i]))
+        self._time = int(times[-1])
 
     def rows_of(self, batch: Batch, types: Sequence[int]) -> NDArray[np.int64]:
         """Return the rows whose type is one of ``types``."""
@@ -237,40 +258,67 @@ class Operator:
         changed: dict[str, bytes | None] = dict.fromkeys(self._removed, None)
         self._removed.clear()
         for part in self._parts:
-            part.delta(changed)
-        changed[_ENGINE_FIELD] = _pack({"order": self._order})
+            changed.update(part.fields(part.take_dirty()))
+        changed[_ENGINE_FIELD] = self._engine_state()
         return changed
 
     def snapshot(self) -> dict[str, bytes]:
-        """Return the whole state."""
-        fields: dict[str, bytes | None] = {}
-        for part in self._parts:
-            part.mark_all()
-            part.delta(fields)
-        fields[_ENGINE_FIELD] = _pack({"order": self._order})
-        return {name: value for name, value in fields.items() if value is not None}
+        """Return the whole state; the next delta is what it would have been."""
+        fields = {
+            name: blob
+            for part in self._parts
+            for name, blob in part.fields(range(len(part.space)))
+            if blob is not None
+        }
+        fields[_ENGINE_FIELD] = self._engine_state()
+        return fields
+
+    def _engine_state(self) -> bytes:
+        tripped = {
+            rule.prefix: at
+            for rule in self._rules
+            if (at := rule.tripped_at) is not None
+        }
+        return pack(EngineState(self._order, tripped))
 
     def restore(self, state: Mapping[str, bytes]) -> list[str]:
-        """Put back a snapshot; returns the fields of rules that are not here.
+        """Put back a snapshot into a new operator.
+
+        Returns the fields of rules and windows that are not here, or that have
+        changed: those begin without state.
 
         Raises
         ------
         StateVersionError
-            If a field was written by other code or is damaged.
+            If a field was written by other code or is damaged. The operator is
+            then of no use.
         """
         parts = {part.prefix: part for part in self._parts}
         unknown = []
         for name, blob in state.items():
             if name == _ENGINE_FIELD:
-                self._order = _unpack(name, blob)["order"]
+                self._restore_engine(unpack(name, blob, EngineState))
                 continue
-            kind, identity, key = name.split("|", 2)
+            kind, _, rest = name.partition("|")
+            identity, _, key = rest.partition("|")
             part = parts.get(f"{kind}|{identity}|")
             if part is None:
                 unknown.append(name)
-            else:
-                part.restore(key, _unpack(name, blob))
+                continue
+            try:
+                k = part.space.from_canonical(key)
+                part.restore(k, name, blob)
+            except StateVersionError:
+                raise
+            except ValueError as error:
+                raise damaged(name, str(error)) from error
         return unknown
+
+    def _restore_engine(self, state: EngineState) -> None:
+        self._order = state.order
+        for rule in self._rules:
+            if rule.prefix in state.tripped:
+                rule.trip(state.tripped[rule.prefix])
 
     def sweep(self, watermark_ns: int) -> int:
         """Give back keys that have nothing left to remember; returns how many."""
@@ -314,26 +362,6 @@ def _copy(
         out[:] = column.values
     else:
         out[valid] = column.values[valid]
-
-
-def _pack(value: Any) -> bytes:
-    body = msgspec.msgpack.encode(value)
-    head = STATE_VERSION.to_bytes(2, "big") + zlib.crc32(body).to_bytes(4, "big")
-    return head + body
-
-
-def _unpack(name: str, blob: bytes) -> Any:
-    version = int.from_bytes(blob[:2], "big")
-    if len(blob) < 6 or version != STATE_VERSION:
-        raise StateVersionError(name, f"version {version}", f"version {STATE_VERSION}")
-    if zlib.crc32(blob[6:]) != int.from_bytes(blob[2:6], "big"):
-        raise StateVersionError(
-            name,
-            "damaged (its checksum is wrong)",
-            "an undamaged one",
-            "Start anew under another pipeline name, or restore a backup.",
-        )
-    return msgspec.msgpack.decode(blob[6:])
 
 
 def _grown(array: NDArray[Any], rows: int, fill: Any = 0) -> NDArray[Any]:
@@ -425,73 +453,73 @@ class _Windows:
                 return
             self.ensure_blocks(len(self.store.links))
 
-    def mark_all(self) -> None:
-        """Let the next delta hold every key."""
-        self.ensure_keys()
-        n = len(self.space)
-        self.store.dirty[:n] = np.arange(n)
-        self.store.keys[:n, windows.K_DIRTY] = 1
-        self.store.counters[windows.C_DIRTY] = n
-
-    def delta(self, out: dict[str, bytes | None]) -> None:
-        """Add the changed keys to ``out`` and start afresh."""
+    def take_dirty(self) -> list[int]:
+        """Return the keys that changed since the last call."""
         store, c = self.store, self.store.counters
-        for k in store.dirty[: c[windows.C_DIRTY]].tolist():
-            store.keys[k, windows.K_DIRTY] = 0
+        dirty: list[int] = store.dirty[: c[windows.C_DIRTY]].tolist()
+        store.keys[dirty, windows.K_DIRTY] = 0
+        c[windows.C_DIRTY] = 0
+        return dirty
+
+    def fields(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the state fields of those keys; None for one that holds nothing."""
+        self.ensure_keys()
+        store = self.store
+        for k in keys:
             if self.space.keys[k] is None:
                 continue
             name = self.prefix + self.space.canonical(k)
             n = int(store.keys[k, windows.K_ROWS])
             if n == 0:
-                out[name] = None
+                yield name, None
                 continue
             times = np.empty(n, np.int64)
             rows = np.empty((n, store.rows.shape[2]))
             windows.export_key(store, k, times, rows)
-            out[name] = _pack(
-                [
-                    times.tobytes(),
-                    rows.tobytes(),
-                    store.acc[k].tobytes(),
-                    int(store.keys[k, windows.K_LAST]),
-                    self.names,
-                ]
+            yield (
+                name,
+                pack(
+                    WindowState(
+                        times.tobytes(),
+                        rows.tobytes(),
+                        store.acc[k].tobytes(),
+                        int(store.keys[k, windows.K_LAST]),
+                        self.names,
+                    )
+                ),
             )
-        c[windows.C_DIRTY] = 0
 
-    def restore(self, key: str, blob: list[Any]) -> None:
+    def restore(self, k: int, name: str, blob: bytes) -> None:
         """Put one key's window back; values that it did not hold start absent."""
-        k = self.space.from_canonical(key)
+        state = unpack(name, blob, WindowState)
+        times, stored, acc = state.arrays()
+        names = state.names
         self.ensure_keys()
-        names: list[str] = blob[4]
-        times = np.frombuffer(blob[0], np.int64)
-        stored = np.frombuffer(blob[1], np.float64).reshape(-1, max(1, len(names)))
-        acc = np.frombuffer(blob[2], np.float64).reshape(-1, windows.ACC_WIDTH)
         rows = np.full((times.size, self.store.rows.shape[2]), np.nan)
         place = {name.rstrip("+"): there for there, name in enumerate(names)}
-        for here, name in enumerate(self.names):
-            if (there := place.get(name.rstrip("+"))) is not None:
+        for here, value in enumerate(self.names):
+            if (there := place.get(value.rstrip("+"))) is not None:
                 rows[:, here] = stored[:, there]
         self.ensure_blocks((times.size // windows.BLOCK + 2) * (1 + self.group.queues))
         windows.import_key(self.spec, self.store, k, times, rows)
         # Inserting the rows again rounds the sums afresh; the accumulators are
         # part of the state so that a restart changes no bit.
-        for here, name in enumerate(self.names):
-            if name in names:
-                self.store.acc[k, here] = acc[names.index(name)]
-        self.store.keys[k, windows.K_LAST] = blob[3]
+        for here, value in enumerate(self.names):
+            if value in names:
+                self.store.acc[k, here] = acc[names.index(value)]
+        self.store.keys[k, windows.K_LAST] = state.last_ns
 
     def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
         """Clear ``idle`` for keys that this part still needs."""
         self.ensure_keys()
         keys = self.store.keys[: len(idle)]
-        idle &= (keys[:, windows.K_ROWS] == 0) | (
-            keys[:, windows.K_LAST] + self.group.length_ns <= watermark_ns
-        )
+        past = watermark_ns - self.group.length_ns  # the sum may overflow
+        idle &= (keys[:, windows.K_ROWS] == 0) | (keys[:, windows.K_LAST] <= past)
 
     def forget(self, k: int) -> str:
         """Drop a key's rows; returns its state field."""
-        windows.evict(self.spec, self.store, k, np.iinfo(np.int64).max)
+        everything = self.spec._replace(length=0)
+        windows.evict(everything, self.store, k, np.iinfo(np.int64).max)
         self.store.keys[k, windows.K_LAST] = 0
         return self.prefix + self.space.canonical(k)
 
@@ -505,6 +533,11 @@ class _RuleState:
         rule = compiled.rule
         self.prefix = f"r|{rule.name}:{rule.hash}|"
         self.suppressed = self.emitted = 0
+        # Whether a leaf is a code of a string, or a number as it stands.
+        self.leaf_kinds = [
+            "str" if kind in ("str", "json") else "float"
+            for kind in compiled.leaf_kinds
+        ]
         self.conditions = np.array(compiled.conditions, np.int32)
         self.program = nfa.Program(
             operator._code,
@@ -534,6 +567,7 @@ class _RuleState:
         )
         none = np.zeros(0, np.int64)
         columns = max(1, operator.plan.column_count)
+        self._scratch = np.zeros(0, np.int64)
         self._nothing = nfa.Events(
             none,
             none,
@@ -642,7 +676,10 @@ class _RuleState:
         arena = self.arena
         if not arena.counters[nfa.C_HEAP] or arena.heap[0, 0] > now_ns:
             return
-        while not nfa.pass_time(self.program, self.arena, self._nothing, now_ns):
+        # What matches captured may be tested by what they emit.
+        tables = self.operator.plan.strings.tables()
+        nothing = self._nothing._replace(tables=tables)
+        while not nfa.pass_time(self.program, self.arena, nothing, now_ns):
             self.drain(out)
             self.make_room(int(self.arena.heap[0, 1]))
         self.drain(out)
@@ -659,8 +696,10 @@ class _RuleState:
         hi, lo, steps = (np.zeros(offsets[-1], np.int64) for _ in range(3))
         nfa.materialise(arena, offsets, hi, lo, steps)
         rows = arena.out[:n]
+        seen: set[str] = set()
         for j in self._release_order(rows, lengths):
-            self._derive(rows[j], arena.outv[j], offsets[j : j + 2], hi, lo, steps, out)
+            span = offsets[j : j + 2]
+            self._derive(rows[j], arena.outv[j], span, hi, lo, steps, out, seen)
         nfa.clear_out(arena)
 
     @staticmethod
@@ -685,6 +724,7 @@ class _RuleState:
         lo: NDArray[np.int64],
         steps: NDArray[np.int64],
         out: list[DerivedEvent],
+        seen: set[str],
     ) -> None:
         compiled, k, time = self.compiled, int(row[nfa.O_KEY]), int(row[nfa.O_TIME])
         keys = self.arena.keys
@@ -718,7 +758,8 @@ class _RuleState:
         )
         for event in events:
             # Two routes through the automaton may bind the same events.
-            if not any(e.id == event.id for e in out[-8:]):
+            if event.id not in seen:
+                seen.add(event.id)
                 out.append(event)
                 self.emitted += 1
 
@@ -735,28 +776,34 @@ class _RuleState:
             tripped=bool(c[nfa.C_TRIPPED]),
         )
 
-    def mark_all(self) -> None:
-        """Let the next delta hold every key."""
-        self.ensure_keys()
-        n = len(self.space)
-        self.arena.dirty[:n] = np.arange(n)
-        self.arena.keys[:n, nfa.K_DIRTY] = 1
-        self.arena.counters[nfa.C_DIRTY] = n
+    @property
+    def tripped_at(self) -> int | None:
+        """When the rule stopped at its limit (event time, ns); None if it runs."""
+        c = self.arena.counters
+        return int(c[nfa.C_TRIPPED_AT]) if c[nfa.C_TRIPPED] else None
 
-    def delta(self, out: dict[str, bytes | None]) -> None:
-        """Add the changed keys to ``out`` and start afresh."""
+    def trip(self, at_ns: int) -> None:
+        """Stop the rule, as it was before a restart."""
+        self.arena.counters[[nfa.C_TRIPPED, nfa.C_TRIPPED_AT]] = 1, at_ns
+
+    def take_dirty(self) -> list[int]:
+        """Return the keys that changed since the last call."""
         arena, c = self.arena, self.arena.counters
-        dirty = arena.dirty[: c[nfa.C_DIRTY]].tolist()
-        if not dirty:
-            return
-        scratch = np.full(len(arena.nodes), -1, np.int64)
-        for k in dirty:
-            arena.keys[k, nfa.K_DIRTY] = 0
-            if self.space.keys[k] is not None:
-                out[self.prefix + self.space.canonical(k)] = self._export(k, scratch)
+        dirty: list[int] = arena.dirty[: c[nfa.C_DIRTY]].tolist()
+        arena.keys[dirty, nfa.K_DIRTY] = 0
         c[nfa.C_DIRTY] = 0
+        return dirty
 
-    def _export(self, k: int, scratch: NDArray[np.int64]) -> bytes | None:
+    def fields(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the state fields of those keys; None for one that holds nothing."""
+        self.ensure_keys()
+        if len(self._scratch) < len(self.arena.nodes):
+            self._scratch = np.full(len(self.arena.nodes), -1, np.int64)
+        for k in keys:
+            if self.space.keys[k] is not None:
+                yield self.prefix + self.space.canonical(k), self._export(k)
+
+    def _export(self, k: int) -> bytes | None:
         arena = self.arena
         matches, size = nfa.key_size(arena, k)
         emitted = int(arena.keys[k, nfa.K_EMITTED])
@@ -768,18 +815,15 @@ class _RuleState:
         nodes = np.zeros((size, vm.NODE_WIDTH), np.int64)
         vals = np.zeros((size, arena.vals.shape[1]))
         live, waiting, count = nfa.export_key(
-            arena, k, scratch, partials, nodes, vals, held
+            arena, k, self._scratch, partials, nodes, vals, held
         )
         nodes, vals = nodes[:count], vals[:count].copy()
         nodes[:, vm.REFS] = 0
         texts: dict[str, int] = {}
         self._swap_texts(vals, self.compiled.capture_kinds, texts)
-        leaf_kinds = [
-            "str" if x in ("str", "json") else "float" for x in self.compiled.leaf_kinds
-        ]
-        self._swap_texts(held, leaf_kinds, texts)
-        return _pack(
-            [
+        self._swap_texts(held, self.leaf_kinds, texts)
+        return pack(
+            MatchState(
                 live,
                 waiting,
                 partials.tobytes(),
@@ -789,7 +833,7 @@ class _RuleState:
                 list(texts),
                 emitted,
                 int(arena.keys[k, nfa.K_LAST]),
-            ]
+            )
         )
 
     def _swap_texts(
@@ -804,32 +848,34 @@ class _RuleState:
                     text = strings.text(int(column[i]))
                     column[i] = texts.setdefault(text, len(texts))
 
-    def restore(self, key: str, blob: list[Any]) -> None:
+    def restore(self, k: int, name: str, blob: bytes) -> None:
         """Put one key's matches back."""
-        live, waiting, *raw = blob
-        k = self.space.from_canonical(key)
+        state = unpack(name, blob, MatchState)
+        compiled = self.compiled
+        partials, nodes, vals, held = state.arrays(
+            len(compiled.states),
+            len(compiled.variables),
+            compiled.capture_kinds,
+            self.leaf_kinds,
+        )
+        codes = self.operator.plan.strings.codes(state.texts)
+        vals = self._with_codes(vals, compiled.capture_kinds, codes)
+        held = self._with_codes(held, self.leaf_kinds, codes)
         self.ensure_keys()
-        arena = self.arena
-        partials = np.frombuffer(raw[0], np.int64).reshape(-1, nfa.PARTIAL_WIDTH)
-        nodes = np.frombuffer(raw[1], np.int64).reshape(-1, vm.NODE_WIDTH)
-        vals = np.frombuffer(raw[2], np.float64).reshape(
-            len(nodes), arena.vals.shape[1]
-        )
-        held = np.frombuffer(raw[3], np.float64).reshape(
-            len(partials), arena.held.shape[1]
-        )
-        codes = self.operator.plan.strings.codes(raw[4])
-        leaf_kinds = [
-            "str" if x in ("str", "json") else "float" for x in self.compiled.leaf_kinds
-        ]
-        vals = self._with_codes(vals, self.compiled.capture_kinds, codes)
-        held = self._with_codes(held, leaf_kinds, codes)
         self.ensure(len(partials), len(nodes))
         nfa.import_key(
-            self.program, self.arena, k, live, waiting, partials, nodes, vals, held
+            self.program,
+            self.arena,
+            k,
+            state.live,
+            state.waiting,
+            partials,
+            nodes,
+            vals,
+            held,
         )
-        self.arena.keys[k, nfa.K_EMITTED] = raw[5]
-        self.arena.keys[k, nfa.K_LAST] = raw[6]
+        self.arena.keys[k, nfa.K_EMITTED] = state.emitted_ns
+        self.arena.keys[k, nfa.K_LAST] = state.last_ns
 
     @staticmethod
     def _with_codes(

@@ -331,6 +331,15 @@ class Sequence(_Element):
             )
         return replace(self, elements=(*self.elements, (contiguity, step)))
 
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether all elements may be skipped."""
+        return all(
+            element.quantifier.optional
+            or (isinstance(element, Sequence) and element.may_be_empty)
+            for _, element in self.elements
+        )
+
     def steps(self) -> Iterator[tuple[Contiguity | None, Step]]:
         """Yield every step, groups flattened, with its own contiguity."""
         for contiguity, element in self.elements:

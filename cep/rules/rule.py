@@ -381,6 +381,21 @@ def _check_shape(made: Rule, where: str) -> None:
             "an absence in last place needs a time after which it is certain",
             'add .within("30s") to the sequence',
         )
+    _check_group(made.pattern, where)
+
+
+def _check_group(group: Sequence, where: str) -> None:
+    for _, element in group.elements:
+        if isinstance(element, Step):
+            continue
+        if element.quantifier.loops and element.may_be_empty:
+            raise RuleError(
+                f"{where}, {element.label}",
+                "every step in this repeated group is optional, so that it could "
+                "match nothing for ever",
+                "make one of the group's steps required",
+            )
+        _check_group(element, where)
 
 
 def _check_emission(made: Rule, emission: Emission, checker: Checker) -> None:

@@ -68,7 +68,7 @@ C_PARTIAL_BUMP, C_PARTIAL_FREE, C_PARTIAL_FREED = 0, 1, 2
 C_NODE_BUMP, C_NODE_FREE, C_NODE_FREED = 3, 4, 5
 C_HEAP, C_OUT, C_DIRTY = 6, 7, 8
 C_TIMEOUTS, C_DROPPED, C_TRIPPED, C_LIVE = 9, 10, 11, 12
-C_MATCHES, C_HELD_PRUNED = 13, 14
+C_MATCHES, C_HELD_PRUNED, C_TRIPPED_AT = 13, 14, 15
 COUNTER_WIDTH = 16
 
 # Output rows.
@@ -83,6 +83,7 @@ NO_SKIP, TO_NEXT, PAST_LAST, TO_FIRST, TO_LAST = 0, 1, 2, 3, 4
 DROP_OLDEST, DROP_NEW, TRIP = 0, 1, 2
 
 NEVER = np.iinfo(np.int64).min
+FOR_EVER = np.iinfo(np.int64).max
 
 
 class Program(NamedTuple):
@@ -441,19 +442,30 @@ def release(program, arena, k, i):
 
 
 @inner
+def deadline_of(start, within):
+    """When a match that began at ``start`` has run out; never beyond the last time."""
+    return start + within if within < FOR_EVER - start else FOR_EVER
+
+
+@inner
 def expire(program, arena, events, k, now, stack):
     """Let time pass to ``now`` for one key."""
     within = program.params[R_WITHIN]
     if within <= 0:
         return
-    partials, keys = arena.partials, arena.keys
+    partials, keys, c = arena.partials, arena.keys, arena.counters
     changed = False
     p = keys[k, K_HEAD]
-    while p >= 0 and partials[p, P_START] + within <= now:
+    while p >= 0 and deadline_of(partials[p, P_START], within) <= now:
         unlink(arena, k, np.int64(-1), p)
         changed = True
         state = partials[p, P_STATE]
-        if program.states[state, S_KIND] == PENDING:
+        end = deadline_of(partials[p, P_START], within)
+        # A tripped rule no longer sees the events that would have broken an
+        # absence, so only what was certain by then may come out.
+        if c[C_TRIPPED] != 0 and end > c[C_TRIPPED_AT]:
+            c[C_DROPPED] += 1
+        elif program.states[state, S_KIND] == PENDING:
             complete(
                 program,
                 arena,
@@ -462,12 +474,12 @@ def expire(program, arena, events, k, now, stack):
                 np.int64(-1),
                 partials[p, P_NODE],
                 partials[p, P_START],
-                partials[p, P_START] + within,
+                end,
                 partials[p, P_ORDER],
                 stack,
             )
         else:
-            arena.counters[C_TIMEOUTS] += 1
+            c[C_TIMEOUTS] += 1
         free_partial(arena, p)
         p = keys[k, K_HEAD]
     if changed:
@@ -701,13 +713,20 @@ def feed(program, arena, events, begin):
                 unlink(arena, k, before, p)
                 free_partial(arena, p)
                 if program.params[R_CAP_POLICY] == TRIP:
-                    c[C_TRIPPED] = 1
+                    c[C_TRIPPED], c[C_TRIPPED_AT] = 1, now
+        if keys[k, K_HELD] >= 0:
+            # What was dropped may have been what a match was held back for.
+            release(program, arena, k, i)
         if changed:
             keys[k, K_LAST] = now
             mark_dirty(arena, k)
             head = keys[k, K_HEAD]
             if program.params[R_WITHIN] > 0 and head >= 0 and keys[k, K_TIMER] == 0:
-                push_timer(arena, partials[head, P_START] + program.params[R_WITHIN], k)
+                push_timer(
+                    arena,
+                    deadline_of(partials[head, P_START], program.params[R_WITHIN]),
+                    k,
+                )
     return events.rows.size
 
 
@@ -724,7 +743,11 @@ def pass_time(program, arena, events, now):
         expire(program, arena, events, k, now, stack)
         head = keys[k, K_HEAD]
         if head >= 0:
-            push_timer(arena, partials[head, P_START] + program.params[R_WITHIN], k)
+            push_timer(
+                arena,
+                deadline_of(partials[head, P_START], program.params[R_WITHIN]),
+                k,
+            )
     return True
 
 
@@ -870,4 +893,6 @@ def import_key(program, arena, k, live, held, partials_in, nodes_in, vals_in, he
             last = p
     head = keys[k, K_HEAD]
     if head >= 0 and program.params[R_WITHIN] > 0 and keys[k, K_TIMER] == 0:
-        push_timer(arena, partials[head, P_START] + program.params[R_WITHIN], k)
+        push_timer(
+            arena, deadline_of(partials[head, P_START], program.params[R_WITHIN]), k
+        )

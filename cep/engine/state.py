@@ -1,0 +1,181 @@
+"""State as bytes: what is stored of each key, how it is packed, what is refused.
+
+A field is two bytes of version, four of checksum (CRC-32), then msgpack. State
+comes back from a server that others can write to, so that it is data to be
+checked like any payload: kernels follow the indices in it without looking.
+Everything here that finds something wrong raises ValueError; `unpack` and
+`Operator.restore` make that a StateVersionError which names the field.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from cep.engine.kernels import nfa, vm, windows
+from cep.errors import StateVersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+STATE_VERSION = 2
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+T = TypeVar("T")
+
+
+class EngineState(msgspec.Struct):
+    """What belongs to no key: the number of events so far, and rules that tripped.
+
+    ``tripped`` maps a rule's identity to the event time at which it stopped.
+    """
+
+    order: Int64
+    tripped: dict[str, Int64] = {}
+
+
+class WindowState(msgspec.Struct, array_like=True):
+    """One key's rows in one group of windows, and the sums as they stood.
+
+    ``names`` says which values the columns of ``rows`` hold; without any there
+    is one column of nothing.
+    """
+
+    times: bytes  # int64, ns
+    rows: bytes  # float64, (rows, values)
+    acc: bytes  # float64, (values, ACC_WIDTH)
+    last_ns: Int64
+    names: list[str]
+
+    def arrays(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return times, rows and sums."""
+        values = len(self.names)
+        times = _table(self.times, np.int64, 1).reshape(-1)
+        rows = _table(self.rows, np.float64, max(1, values))
+        acc = _table(self.acc, np.float64, windows.ACC_WIDTH)
+        _need(len(rows) == len(times) and len(acc) == values)
+        _need(len({name.rstrip("+") for name in self.names}) == values)
+        _need(bool((np.diff(times) >= 0).all()))
+        present = ~np.isnan(rows)
+        _need(bool((np.abs(rows[present]) <= windows.LARGEST).all()))
+        # An aggregate looks for as many values as are counted here.
+        counted = present[:, :values].sum(axis=0)
+        _need(bool((counted == acc[:, windows.A_COUNT]).all()))
+        return times, rows, acc
+
+
+class MatchState(msgspec.Struct, array_like=True):
+    """One key's partial and held matches of one rule, and its last output's time."""
+
+    live: Int64
+    waiting: Int64
+    partials: bytes  # int64, (live + waiting, PARTIAL_WIDTH)
+    nodes: bytes  # int64, (nodes, NODE_WIDTH)
+    values: bytes  # float64, (nodes, captures); strings are places in `texts`
+    held: bytes  # float64, (live + waiting, leaves); likewise
+    texts: list[str]
+    emitted_ns: Int64
+    last_ns: Int64
+
+    def arrays(
+        self,
+        states: int,
+        variables: int,
+        captures: Sequence[str],
+        leaves: Sequence[str],
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return partial matches, nodes, captured values and held values.
+
+        ``captures`` and ``leaves`` are the kinds of the columns.
+        """
+        partials = _table(self.partials, np.int64, nfa.PARTIAL_WIDTH)
+        nodes = _table(self.nodes, np.int64, vm.NODE_WIDTH)
+        values = _table(self.values, np.float64, len(captures), len(nodes))
+        held = _table(self.held, np.float64, len(leaves), len(partials))
+        live, n = self.live, len(nodes)
+        _need(live >= 0 and self.waiting >= 0)
+        _need(len(partials) == live + self.waiting)
+        _need(_within(partials[:live, nfa.P_STATE], 0, states))
+        _need(_within(partials[live:, nfa.P_STATE], -1, 0))
+        _need(_within(partials[:, nfa.P_NODE], 0, n))
+        # Earliest start first: what expires is looked for from the head only.
+        for column in (nfa.P_START, nfa.P_ORDER):
+            _need(bool((np.diff(partials[:live, column]) >= 0).all()))
+        _need(bool((partials[:, [nfa.P_START, nfa.P_END]] >= 0).all()))
+        places, before = np.arange(n), nodes[:, vm.PREV]
+        _need(
+            _within(before, -1, places) and _within(nodes[:, vm.FIRST], 0, places + 1)
+        )
+        _need(_within(nodes[:, vm.VARIABLE], 0, variables))
+        lengths = nodes[:, vm.LENGTH]
+        expected = np.where(before >= 0, lengths[before], 0) + 1 if n else lengths
+        _need(bool((lengths == expected).all()))
+        for table, kinds in ((values, captures), (held, leaves)):
+            for j, kind in enumerate(kinds):
+                if kind == "str":
+                    _need(_places(table[:, j], len(self.texts)))
+        return partials, nodes, values, held
+
+
+def pack(value: msgspec.Struct) -> bytes:
+    """Return a state as bytes."""
+    body = msgspec.msgpack.encode(value)
+    head = STATE_VERSION.to_bytes(2, "big") + zlib.crc32(body).to_bytes(4, "big")
+    return head + body
+
+
+def unpack(name: str, blob: bytes, kind: type[T]) -> T:
+    """Return the state in ``blob``; raise StateVersionError, naming the field."""
+    version = int.from_bytes(blob[:2], "big")
+    if len(blob) < 6 or version != STATE_VERSION:
+        raise StateVersionError(name, f"version {version}", f"version {STATE_VERSION}")
+    body = blob[6:]
+    if zlib.crc32(body) != int.from_bytes(blob[2:6], "big"):
+        raise damaged(name, "its checksum is wrong")
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise damaged(name, "it holds something else") from error
+
+
+def damaged(name: str, why: str) -> StateVersionError:
+    """Return the error for a field that cannot have been written by this code."""
+    return StateVersionError(
+        name,
+        f"damaged ({why})",
+        "an undamaged one",
+        "Start anew under another pipeline name, or restore a backup.",
+    )
+
+
+def _need(holds: bool) -> None:
+    if not holds:
+        msg = "its parts contradict each other"
+        raise ValueError(msg)
+
+
+def _table(
+    raw: bytes, dtype: type[Any], width: int, rows: int | None = None
+) -> NDArray[Any]:
+    """Return bytes as a table; ``rows`` must be given where ``width`` may be 0."""
+    _need(len(raw) % (8 * width) == 0 if width else not raw)
+    flat = np.frombuffer(raw, dtype)
+    table = flat.reshape(-1, width) if width else np.zeros((rows or 0, 0), dtype)
+    _need(rows is None or len(table) == rows)
+    return table
+
+
+def _within(values: NDArray[Any], low: int, end: int | NDArray[Any]) -> bool:
+    return bool(((values >= low) & (values < end)).all())
+
+
+def _places(values: NDArray[np.float64], end: int) -> bool:
+    present = values[~np.isnan(values)]
+    return bool((present == np.floor(present)).all()) and _within(present, 0, end)
