@@ -37,8 +37,8 @@ def run(
     """Run a pipeline: read streams, match rules, publish what they find.
 
     Reads from where it last committed, so a restart goes on as if nothing had
-    happened. SIGINT and SIGTERM end it after a commit. Status goes to stderr,
-    the summary to stdout.
+    happened. SIGINT and SIGTERM end it after a commit, a second SIGINT at once.
+    Status goes to stderr, the summary to stdout.
 
     \b
     Example:
@@ -51,22 +51,23 @@ def run(
     from cep.pipeline import Runner, load_pipeline
 
     pipeline = load_pipeline(module)
+    _reach(redis)
     _compile(quiet)
-    began = time.monotonic()
     runner = Runner(
         pipeline,
         redis,
-        report=(lambda _: None) if quiet else _Status(began),
+        drain=drain,
+        report=(lambda _: None) if quiet else _Status(time.monotonic()),
         note=lambda text: print(text, file=sys.stderr, flush=True),
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: runner.stop())
-    if drain:
-        from cep.bus.connection import connect_redis
-        from cep.pipeline.store import Store
 
-        with connect_redis(redis) as client:
-            Store(client, pipeline.name).tick("end")
+    def stop(number: int, _: object) -> None:
+        if runner.stopping and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        runner.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         summary = runner.run()
     except FencedError as error:
@@ -77,6 +78,14 @@ def run(
     else:
         print(summary_text(summary))
     return 0
+
+
+def _reach(url: str | None) -> None:
+    """Say at once, not after compiling, that there is no server."""
+    from cep.bus.connection import clear_errors, connect_redis
+
+    with connect_redis(url) as client, clear_errors(client):
+        client.ping()
 
 
 def _compile(quiet: bool) -> None:
@@ -103,13 +112,15 @@ class _Status:
 
     def __init__(self, began: float, every_seconds: float = 2.0) -> None:
         self.began, self.every = began, every_seconds
-        self.last, self.last_read = began, 0
+        self.last, self.last_read = began, -1
 
     def __call__(self, summary: Summary) -> None:
         now = time.monotonic()
+        total = summary.total
+        if self.last_read < 0:  # what was read by earlier runs, if any
+            self.last_read = total.read
         if now - self.last < self.every:
             return
-        total = summary.total
         rate = (total.read - self.last_read) / (now - self.last)
         self.last, self.last_read = now, total.read
         emitted = sum(counts["emitted"] for counts in summary.outputs.values())

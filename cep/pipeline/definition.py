@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cep.bus.keys import meta_key
 from cep.clock import duration_ns
 from cep.engine.ordering import InputStream
-from cep.errors import CepError, UsageError
+from cep.errors import CepError, UsageError, near_miss
 from cep.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -87,9 +88,21 @@ class Pipeline:
             )
         inputs = tuple(stream(s) if isinstance(s, str) else s for s in streams)
         inputs = inputs or tuple(stream(s) for s in home_streams(rules))
+        meta_key(name)  # raises if keys cannot hold the name
+        _refuse_twins(name, "rules", [rule.name for rule in rules])
+        _refuse_twins(name, "streams", [one.name for one in inputs])
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "rules", tuple(rules))
         object.__setattr__(self, "streams", inputs)
+
+
+def _refuse_twins(pipeline: str, what: str, names: Sequence[str]) -> None:
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise UsageError(
+            f"Pipeline {pipeline!r} has two {what} named {twins[0]!r}.",
+            "Rename or remove one.",
+        )
 
 
 def home_streams(rules: Sequence[Rule]) -> list[str]:
@@ -112,7 +125,10 @@ def load_pipeline(path: str | Path) -> Pipeline:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"There is no file {str(path)!r}.", "Give a Python file.")
+        beside = path.parent.glob("*.py") if path.parent.is_dir() else ()
+        near = near_miss(path.name, [other.name for other in beside])
+        hint = f"Did you mean {near[0]!r}?" if near else "Give a Python file."
+        raise UsageError(f"There is no file {str(path)!r}.", hint)
     name = f"cep_pipeline_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -123,10 +139,11 @@ def load_pipeline(path: str | Path) -> Pipeline:
         spec.loader.exec_module(module)
     except CepError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), 0)
-        line = getattr(error, "lineno", None) or line
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            line = error.lineno or line
         raise UsageError(
             f"{path}:{line}: {type(error).__name__}: {error}.",
             "Mend the module; it must import on its own.",

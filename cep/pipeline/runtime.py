@@ -92,6 +92,8 @@ class Runner:
         What to run.
     url
         The server; None: the settings (``CEP_REDIS_URL``).
+    drain
+        Take what is there when the run begins as the whole input.
     report
         Called now and then with a `Summary`, at least once at the end.
     note
@@ -103,15 +105,17 @@ class Runner:
         pipeline: Pipeline,
         url: str | None = None,
         *,
+        drain: bool = False,
         report: Callable[[Summary], None] | None = None,
         note: Callable[[str], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.pipeline, self.url = pipeline, url
+        self.pipeline, self.url, self.drain = pipeline, url, drain
         self._report = report or (lambda _: None)
         self._note = note or (lambda _: None)
         self._clock = clock or SystemClock()
-        self._stopping = self._reached = False
+        self.stopping = False
+        self._reached = False
         self._began = time.monotonic()
         # Ourselves, and those whose place we took. Anyone else who owns the
         # pipeline after a lost connection came later and is not to be fenced.
@@ -119,7 +123,7 @@ class Runner:
 
     def stop(self) -> None:
         """End after the next commit; may be called from a signal handler."""
-        self._stopping = True
+        self.stopping = True
 
     def run(self) -> Summary:
         """Run; returns the summary after a clean end.
@@ -137,10 +141,12 @@ class Runner:
             store = Store(client, self.pipeline.name)
             try:
                 session = _Session(self, store)
+                if self.drain and not self._reached:
+                    store.tick("end")
                 self._reached = True
                 return session.run()
             except ConnectionFailedError as error:
-                if not self._reached or self._stopping:
+                if not self._reached or self.stopping:
                     raise
                 attempt = 0 if store.seq > committed else attempt + 1
                 committed = max(committed, store.seq)
@@ -240,7 +246,7 @@ class _Session:
         while True:
             exhausted = self.ordering.ended or self._read()
             self._process()
-            stopping = self.runner._stopping
+            stopping = self.runner.stopping
             if self.pending.dirty and (exhausted or stopping or self._commit_is_due()):
                 self._commit()
             self._report(force=False)
