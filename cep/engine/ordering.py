@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NS_PER_MS = 1_000_000
 LONG_AGO = np.iinfo(np.int64).min // 4
 END_OF_TIME = np.iinfo(np.int64).max
+LAST_MS = END_OF_TIME // NS_PER_MS - 1  # an entry id may claim to be later
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,12 @@ class Ordering:
         before = np.concatenate([[clock.largest], largest[:-1]])
         marks = before - stream.max_out_of_orderness_ns
         if stream.idle_ns is not None:
-            arrived = np.concatenate([[clock.arrived_ms], batch.entry_ms[:-1]])
-            silent = (batch.entry_ms - 1 - arrived) * NS_PER_MS - stream.idle_ns
+            now_ms = np.minimum(batch.entry_ms, LAST_MS)
+            arrived = np.concatenate([[clock.arrived_ms], now_ms[:-1]])
+            silent = (now_ms - 1 - arrived) * NS_PER_MS - stream.idle_ns
             silent[arrived < 0] = 0
-            marks = marks + np.maximum(silent, 0)
+            room = END_OF_TIME - np.maximum(marks, 0)
+            marks = marks + np.minimum(np.maximum(silent, 0), room)
         marks = np.maximum.accumulate(np.maximum(marks, clock.watermark))
         late = times < marks
         # Of a stream that others have not waited for, as it was added to the
@@ -125,7 +128,7 @@ class Ordering:
         clock.watermark = max(
             int(marks[-1]), clock.largest - stream.max_out_of_orderness_ns
         )
-        clock.arrived_ms = max(clock.arrived_ms, int(batch.entry_ms[-1]))
+        clock.arrived_ms = max(clock.arrived_ms, min(int(batch.entry_ms[-1]), LAST_MS))
         kept = batch.take(~late) if late.any() else batch
         if len(kept):
             self._waiting.append(kept)
@@ -138,7 +141,7 @@ class Ordering:
 
     def arrived(self, arrival_ms: int) -> None:
         """Tell the arrival clock: every entry up to this id's time has been read."""
-        self.arrival_ms = max(self.arrival_ms, arrival_ms)
+        self.arrival_ms = max(self.arrival_ms, min(arrival_ms, LAST_MS))
 
     def end(self) -> None:
         """Declare that nothing will arrive any more: all is released."""
@@ -153,6 +156,7 @@ class Ordering:
 
     def _mark(self, number: int, now_ms: int) -> int:
         """Return a stream's watermark as of an arrival time."""
+        now_ms = min(now_ms, LAST_MS)
         stream, clock = self.streams[number], self.clocks[number]
         since_ms, largest = clock.arrived_ms, clock.largest
         if since_ms < 0:
@@ -163,7 +167,8 @@ class Ordering:
         silent = (now_ms - 1 - since_ms) * NS_PER_MS - stream.idle_ns
         if silent <= 0:
             return clock.watermark
-        return max(clock.watermark, largest - stream.max_out_of_orderness_ns + silent)
+        mark = max(clock.watermark, largest - stream.max_out_of_orderness_ns + silent)
+        return min(mark, END_OF_TIME)
 
     def held_back_by(self) -> str | None:
         """Return the stream whose watermark holds rows back, None if none does."""

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from cep.engine.batch import Batch
-from cep.engine.ordering import NS_PER_MS, InputStream, Ordering
+from cep.engine.ordering import (
+    END_OF_TIME,
+    LAST_MS,
+    NS_PER_MS,
+    InputStream,
+    Ordering,
+)
 from cep.errors import UsageError
 
 MS = NS_PER_MS
@@ -178,3 +184,18 @@ def test_an_event_at_its_own_watermark_is_not_late():
 def test_streams_are_named_once_and_at_least_one(names):
     with pytest.raises(UsageError, match="Name at least one, each once"):
         Ordering([InputStream(name) for name in names], 1)
+
+
+@pytest.mark.parametrize("far", [LAST_MS - 5, LAST_MS, LAST_MS + 9, 2**63 - 1])
+def test_entry_ids_beyond_the_end_of_time_overflow_nothing(far):
+    """A raw client may choose them; the stream's clock then stands at the end."""
+    ordering = Ordering([InputStream("a", 0, MS), InputStream("b", 0, MS)], 1)
+    late = ordering.add(
+        rows(0, (1, 0, 100), (far, 0, 101), (far, 1, 9_000_000_000_000))
+    )
+    assert late.tolist() == [False, True, True]
+    ordering.arrived(far)
+    assert ordering.watermark() <= END_OF_TIME
+    batch, mark = ordering.release()
+    assert len(batch) == 1
+    assert mark <= END_OF_TIME
