@@ -10,9 +10,12 @@ yet) and ``tie_order``: another result where several matches tie under a skip
 strategy, which Flink breaks by an accident of its heap and we by a rule of our own.
 Only ``failed`` makes the exit code 1.
 
-A condition may ask what its own step has bound. Where the step cannot repeat that is
-nothing at all, which our rules refuse as a slip; the adapter folds such questions to
-what they always answer: count and sum 0, all else absent.
+Two things that cases say and rules refuse, as nobody can mean them, are run all the
+same. A condition may ask what its own step has bound, or one that comes later or is
+negated: where nothing repeats that is nothing at all, so count and sum are 0 and all
+else is absent. And a ``not_followed_by`` may have no step after it (at the end of a
+group, or with other negations behind it), which Flink ignores, mostly: such a rule is
+made without the checks.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import itertools
 import json
 import lzma
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +36,7 @@ from cep.engine.operator import Operator
 from cep.errors import RuleError
 from cep.events.columns import Column, EventColumns
 from cep.events.registry import registry
-from cep.rules import emit, on, seq
+from cep.rules import AfterMatch, emit, on, seq
 from cep.rules.expressions import (
     Binary,
     BoundAggregate,
@@ -44,7 +48,7 @@ from cep.rules.expressions import (
     StringTest,
 )
 from cep.rules.patterns import Sequence, Step
-from cep.rules.rule import Limits, build_rule
+from cep.rules.rule import Limits, Rule, build_rule
 
 EVENT = "case.event"
 FIELDS = {"id": "float", "name": "str", "price": "float", "volume": "float"}
@@ -88,11 +92,22 @@ def step_name(name: str) -> str:
     return "s_" + name.encode().hex()
 
 
-def expression(node: dict[str, Any], unbound: str | None = None) -> Expr:
-    """Build an expression tree from its JSON.
+class Bound:
+    """Which elements may have bound events where a condition is asked."""
 
-    ``unbound`` is an element that cannot have bound anything where this is asked.
-    """
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.repeats = False  # inside a repeated group, where later ones may have
+
+    def answers(self, name: str) -> bool:
+        """Whether ``name`` may have bound something; NotYet if a rule cannot ask."""
+        if name not in self.names and self.repeats:
+            raise NotYet("a later step of a repeated group")
+        return name in self.names
+
+
+def expression(node: dict[str, Any], bound: Bound) -> Expr:
+    """Build an expression tree from its JSON."""
     if "true" in node:
         return Const(True)
     if "lit" in node:
@@ -102,7 +117,7 @@ def expression(node: dict[str, Any], unbound: str | None = None) -> Expr:
         return Field("subtype" if name == "type" else name)
     if "agg" in node:
         function, name, of = node["agg"], node.get("field"), step_name(node["of"])
-        if node["of"] == unbound:
+        if not bound.answers(node["of"]):
             zero = Const(0.0)
             return zero if function in ("count", "sum") else Binary("div", zero, zero)
         if function == "count":
@@ -110,7 +125,7 @@ def expression(node: dict[str, Any], unbound: str | None = None) -> Expr:
         if function in ("first", "last"):
             return BoundField(of, str(name), function)
         return BoundAggregate(function, of, name)
-    op, args = node["op"], [expression(a, unbound) for a in node["args"]]
+    op, args = node["op"], [expression(a, bound) for a in node["args"]]
     if op == "not":
         return Not(args[0])
     if op in ("starts_with", "ends_with", "contains"):
@@ -122,7 +137,7 @@ def expression(node: dict[str, Any], unbound: str | None = None) -> Expr:
     return result
 
 
-def _quantify(element: Any, q: dict[str, Any] | None) -> Any:
+def _quantify(element: Any, q: dict[str, Any] | None, bound: Bound) -> Any:
     if not q:
         return element
     least, most = q["min"], q["max"]
@@ -142,7 +157,7 @@ def _quantify(element: Any, q: dict[str, Any] | None) -> Any:
     if q["greedy"]:
         element = element.greedy()
     if q["until"] is not None:
-        element = element.until(expression(q["until"]))
+        element = element.until(expression(q["until"], bound))
     if optional and not element.quantifier.optional:
         element = element.optional()
     return element
@@ -153,49 +168,68 @@ def _repeats(node: dict[str, Any]) -> bool:
     return bool(q) and ((q["min"], q["max"]) != (1, 1) or bool(q.get("explicit")))
 
 
-def _element(node: dict[str, Any], repeated: bool) -> Step | Sequence:
+def _element(node: dict[str, Any], bound: Bound) -> Step | Sequence:
     if node.get("within_ms"):
         raise NotYet("a time bound on one element")
-    repeated = repeated or _repeats(node)
+    q = node.get("quantifier")
     if "group" in node:
-        return _quantify(_sequence(node["group"], repeated), node.get("quantifier"))
+        outer, bound.repeats = bound.repeats, bound.repeats or _repeats(node)
+        group = _quantify(_sequence(node["group"], bound), q, bound)
+        bound.repeats = outer
+        return group
     step = on(EVENT, name=step_name(node["name"]))
-    unbound = None if repeated else node["name"]
+    if _repeats(node) or bound.repeats:
+        bound.names.add(node["name"])
     if "subtype" in node:
         step = step.where(Field("subtype") == node["subtype"])
     if node["where"] is not None and "true" not in node["where"]:
-        step = step.where(expression(node["where"], unbound))
-    return _quantify(step, node.get("quantifier"))
+        step = step.where(expression(node["where"], bound))
+    step = _quantify(step, q, bound)
+    if node["contiguity"] in ("not_next", "not_followed_by"):
+        bound.names.discard(node["name"])
+    else:
+        bound.names.add(node["name"])
+    return step
 
 
-def _sequence(elements: list[dict[str, Any]], repeated: bool = False) -> Sequence:
-    result = seq(_element(elements[0], repeated))
+def _sequence(elements: list[dict[str, Any]], bound: Bound) -> Sequence:
+    result = seq(_element(elements[0], bound))
     for node in elements[1:]:
-        result = getattr(result, FOLLOW[node["contiguity"]])(_element(node, repeated))
+        result = getattr(result, FOLLOW[node["contiguity"]])(_element(node, bound))
     return result
 
 
-def build(pattern: dict[str, Any], key: str | None = None) -> Any:
+def _has_vain_absence(elements: list[dict[str, Any]], *, inside: bool = False) -> bool:
+    """Whether a ``not_followed_by`` has no step after it, nor is the last element."""
+    followed = False
+    for place, node in enumerate(reversed(elements)):
+        if "group" in node and _has_vain_absence(node["group"], inside=True):
+            return True
+        if node["contiguity"] == "not_followed_by" and not followed:
+            if inside or place:
+                return True
+        elif node["contiguity"] != "not_next":
+            followed = True
+    return False
+
+
+def build(pattern: dict[str, Any], key: str | None = None) -> Rule:
     """Build the rule of a case."""
     declare()
-    sequence = _sequence(pattern["elements"])
+    sequence = _sequence(pattern["elements"], Bound())
     if pattern["within_ms"]:
         if pattern["within_kind"] == "previous_and_current":
             raise NotYet("a gap limit")
         sequence = sequence.within(f"{pattern['within_ms']}ms")
     skip = pattern["after_match_skip"] or {"kind": "no_skip", "target": None}
-    after = (
-        skip["kind"]
-        if not skip["target"]
-        else (skip["kind"], step_name(skip["target"]))
-    )
+    target = step_name(skip["target"]) if skip["target"] else None
+    after = AfterMatch(skip["kind"], target)
+    limits = Limits(partials_per_key=1_000_000)
+    if _has_vain_absence(pattern["elements"]):
+        rule = build_rule("case", on(EVENT), [emit()], key=key, limits=limits)
+        return replace(rule, pattern=sequence, after_match=after)
     return build_rule(
-        "case",
-        sequence,
-        [emit()],
-        key=key,
-        after_match=after,
-        limits=Limits(partials_per_key=1_000_000),
+        "case", sequence, [emit()], key=key, after_match=after, limits=limits
     )
 
 

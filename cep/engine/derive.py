@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD
 from cep.rules.expressions import Expr
 
@@ -62,13 +64,17 @@ def derived_events(
     compiled: CompiledRule,
     *,
     time_ns: int,
-    key_text: str,
+    key_parts: Sequence[str],
     key_canonical: str,
     ids: Sequence[tuple[int, int]],
     steps: Sequence[str],
     values: Sequence[Any],
 ) -> Iterator[DerivedEvent]:
-    """Yield the outputs of one match; ``values`` are the emitted leaves in order."""
+    """Yield the outputs of one match; ``values`` are the emitted leaves in order.
+
+    ``key_parts`` are the key's values as text, ``key_canonical`` the key
+    unmistakably.
+    """
     from cep.events.ids import derived_ulid, words_to_ulid
 
     rule = compiled.rule
@@ -83,6 +89,7 @@ def derived_events(
     bound = [compiled.variables.index(step) for step in steps]
     packed += b"".join(number.to_bytes(2, "big") for number in bound)
     lineage = tuple(words_to_ulid(hi & mask, lo & mask) for hi, lo in ids)
+    key_text = "/".join(key_parts)
     at = 0
     for index, emission in enumerate(rule.emissions):
         n = len(emission.leaves())
@@ -91,7 +98,7 @@ def derived_events(
         event_id = derived_ulid(
             time_ns // NS_PER_MS, head + index.to_bytes(4, "big") + packed
         )
-        data = _payload(compiled, emission, leaves, event_id, key_text)
+        data = _payload(compiled, emission, leaves, event_id, key_parts)
         yield DerivedEvent(
             id=event_id,
             type=emission.type,
@@ -113,9 +120,9 @@ def _payload(
     emission: Emission,
     leaves: Iterator[Any],
     event_id: str,
-    key_text: str,
+    key_parts: Sequence[str],
 ) -> dict[str, Any]:
-    rule = compiled.rule
+    rule, key_text = compiled.rule, "/".join(key_parts)
     values = {name: _fill(value, leaves) for name, value in emission.fields.items()}
     title = emission.title
     if title is not None:
@@ -132,7 +139,7 @@ def _payload(
     data: dict[str, Any] = {}
     sources = {
         "id": event_id,
-        "key_list": key_text.split("/") if key_text else [],
+        "key_list": list(key_parts),
         "empty_list": [],
     }
     for name, source in DERIVED_FIELDS.get(emission.type, {}).items():
@@ -169,6 +176,10 @@ class _Absent:
     def __format__(self, spec: str) -> str:
         return "?"
 
+    # For {name!s} and {name!r}: the default would show an address.
+    def __repr__(self) -> str:
+        return "?"
+
 
 def _fill(value: Any, leaves: Iterator[Any]) -> Any:
     if isinstance(value, Expr):
@@ -184,8 +195,10 @@ def leaf_value(number: float, kind: str, texts: Sequence[str]) -> Any:
     """Return a kernel's number as the value it stands for; None when absent."""
     if math.isnan(number):
         return None
-    if kind in ("str", "json"):
+    if kind == "str":
         return texts[int(number)]
+    if kind == "json":
+        return msgspec.json.decode(texts[int(number)])
     if kind == "bool":
         return bool(number)
     if kind == "int" or (kind == "any" and number.is_integer()):

@@ -134,9 +134,9 @@ class KeySpace:
             return bool(value)
         return int(value) if value.is_integer() else value
 
-    def text(self, number: int) -> str:
-        """Return a key as derived events show it: its values joined by ``/``."""
-        return "/".join(map(str, self.keys[number] or ()))
+    def parts(self, number: int) -> tuple[str, ...]:
+        """Return a key's values as text."""
+        return tuple(map(str, self.keys[number] or ()))
 
     def canonical(self, number: int) -> str:
         """Return a key unmistakably, for ids and state: a JSON array."""

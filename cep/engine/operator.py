@@ -30,7 +30,8 @@ from cep.engine.state import (
     pack,
     unpack,
 )
-from cep.errors import OutOfOrderError, StateVersionError
+from cep.errors import OutOfOrderError, RuleError, StateVersionError
+from cep.rules.types import ENVELOPE, payload_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from cep.engine.plan import CompiledRule, ComputedColumn, WindowGroup
     from cep.events.columns import Column, EventColumns
+    from cep.rules.expressions import Python
     from cep.rules.rule import Rule
 
 NS_PER_MS = 1_000_000
@@ -139,6 +141,9 @@ class Operator:
         if name == "@type":
             out[:] = types
             return
+        if name not in ENVELOPE:
+            self._load_payload(out, name, kind, columns)
+            return
         strings = self.plan.strings
         if kind == "str" and name in ("correlation_id", "user_id"):
             envelope = columns.fields.get(f"@{name}")
@@ -150,9 +155,18 @@ class Operator:
             out[:] = strings.codes(columns.types)[columns.type_code]
         elif name == "stream":
             out[:] = strings.code(columns.stream)
+        # Where a type has the field in its payload, that one is meant, or nothing.
+        for code, event_type in enumerate(self.plan.types):
+            if name in payload_kinds(event_type):
+                out[types == code] = np.nan
+        self._load_payload(out, name, kind, columns)
+
+    def _load_payload(
+        self, out: NDArray[np.float64], name: str, kind: str, columns: EventColumns
+    ) -> None:
         for field_name, column in columns.fields.items():
             if field_name.rpartition(":")[2] == name:
-                _copy(out, column, kind, strings.codes)
+                _copy(out, column, kind, self.plan.strings.codes)
 
     def step(self, batch: Batch, watermark_ns: int) -> Outputs:
         """Take in rows in release order and let time pass to the watermark.
@@ -228,20 +242,14 @@ class Operator:
             )
             return
         assert computed.python is not None
-        texts, inputs = self.plan.strings.texts, self.plan.inputs
+        texts = self.plan.strings.texts
         for i in rows.tolist():
             args = [
-                leaf_value(
-                    batch.cols[c, i],
-                    inputs[c].kind if c in inputs else "float",
-                    texts,
-                )
-                for c in computed.reads
+                leaf_value(float(batch.cols[c, i]), kind, texts)
+                for c, kind in zip(computed.reads, computed.kinds, strict=True)
             ]
-            result: Any = computed.python.function(*args)
-            if isinstance(result, str):
-                result = self.plan.strings.code(result)
-            batch.cols[computed.column, i] = np.nan if result is None else result
+            result = computed.python.function(*args)
+            batch.cols[computed.column, i] = _number(result, computed.python)
 
     # State -------------------------------------------------------------------
 
@@ -339,6 +347,23 @@ class Operator:
         return swept
 
 
+def _number(result: object, call: Python) -> float:
+    """Return what a Python function returned as a column holds it."""
+    if result is None:
+        return np.nan
+    if not isinstance(result, (bool, int, float, np.bool_, np.integer, np.floating)):
+        raise RuleError(
+            str(call),
+            f"returned {result!r:.60}, a {type(result).__name__}",
+            "return a number, a truth value, or None for absent",
+        )
+    try:
+        number = float(result)
+    except OverflowError:
+        return np.nan
+    return number if np.isfinite(number) else np.nan
+
+
 def _copy(
     out: NDArray[np.float64],
     column: Column,
@@ -357,7 +382,11 @@ def _copy(
             return
         if absent in texts:
             valid = valid & (column.values != texts.index(absent))
-        out[valid] = codes_of(texts)[column.values[valid]]
+        values = column.values[valid]
+        if len(texts) > 2 * len(values):  # a small slice of a large frame
+            used, values = np.unique(values, return_inverse=True)
+            texts = [texts[code] for code in used.tolist()]
+        out[valid] = codes_of(texts)[values]
     elif valid.all():
         out[:] = column.values
     else:
@@ -745,7 +774,7 @@ class _RuleState:
         events = derived_events(
             compiled,
             time_ns=time,
-            key_text=self.space.text(k),
+            key_parts=self.space.parts(k),
             key_canonical=self.space.canonical(k),
             ids=list(zip(hi[a:b].tolist(), lo[a:b].tolist(), strict=True)),
             steps=[compiled.variables[v] for v in steps[a:b].tolist()],

@@ -64,6 +64,7 @@ class ComputedColumn:
     program: int | None = None
     python: Python | None = None
     reads: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()  # of what is read
 
 
 @dataclass(slots=True)
@@ -219,7 +220,10 @@ class Plan:
         if key not in self._columns:
             reads = tuple(scope.column(read) for read in expr.reads)
             column = self._new_column(key)
-            self.computed.append(ComputedColumn(column, scope.types, None, expr, reads))
+            kinds = tuple(field_kind(x.name, scope.types, "py") for x in expr.reads)
+            self.computed.append(
+                ComputedColumn(column, scope.types, None, expr, reads, kinds)
+            )
         return self._columns[key]
 
     def keyspace(self, fields: tuple[str, ...], types: Sequence[str]) -> int:
@@ -377,8 +381,7 @@ _Literals = tuple[tuple[Expr, bool], ...]
 
 def _emission_checker(rule: Rule) -> Checker:
     bound = {s.name or "": s.types for s in rule.steps}
-    types = None if rule.released_by_time else rule.steps[-1].types
-    return Checker(f"rule {rule.name!r}", types, bound, rule.key)
+    return Checker(f"rule {rule.name!r}", rule.completing_types, bound, rule.key)
 
 
 class _EventScope:
@@ -447,8 +450,7 @@ class _RuleScope:
         return _BoundScope(self, types)
 
     def of_last(self) -> _BoundScope:
-        released = self.rule.released_by_time
-        return self.of_types(self.rule.types if released else self.rule.steps[-1].types)
+        return self.of_types(self.rule.completing_types or self.rule.types)
 
 
 __all__ = ["ENVELOPE", "CompiledRule", "InputColumn", "Plan", "WindowGroup"]

@@ -31,7 +31,7 @@ DERIVED_FIELDS: dict[str, dict[str, str]] = {
 OPEN_FIELD = {"market.trend.detected": "trend_data", ALERT: "values"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Emission:
     """An output of a rule: event type, stream, title and the payload's fields."""
 

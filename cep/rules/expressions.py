@@ -12,11 +12,13 @@ Logic is two-valued. A field that an event does not have, or that is null, is
 turns false into true. `is_null` asks for absence.
 
 Numbers are IEEE doubles; integers beyond 2**53 lose their last digits in rules
-(not in frames).
+(not in frames). ``%`` takes the sign of its left side, as in C, Java and SQL:
+``-7 % 3`` is -1.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -163,7 +165,22 @@ class Expr:
                 f"is_in takes a list of values, got the single string {values!r}",
                 f"write is_in([{values!r}]) or contains({values!r})",
             )
-        return IsIn(self, tuple(sorted(values, key=lambda v: (str(type(v)), v))))
+        try:
+            given = [as_expr(value) for value in values]
+        except TypeError:
+            raise RuleError(
+                str(self),
+                f"is_in takes a list of values, got {values!r:.60}",
+                "write is_in([...])",
+            ) from None
+        fixed = [value.value for value in given if isinstance(value, Const)]
+        if len(fixed) < len(given):
+            raise RuleError(
+                str(self),
+                "is_in takes fixed values, not expressions",
+                "compare one by one: (a == b) | (a == c)",
+            )
+        return IsIn(self, tuple(sorted(fixed, key=lambda v: (str(type(v)), v))))
 
     def is_null(self) -> Expr:
         """Whether the value is absent: missing, null, or not computable."""
@@ -544,7 +561,9 @@ class Aggregate:
         )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
-    __truediv__ = __rtruediv__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __mod__ = __rmod__ = __abs__ = __truediv__ = __rtruediv__ = __lt__ = __le__ = (
+        __gt__
+    ) = __ge__ = _refuse
     __and__ = __or__ = __neg__ = __bool__ = __invert__ = _refuse
     __eq__ = __ne__ = _refuse
     __hash__ = None  # type: ignore[assignment]
@@ -625,7 +644,13 @@ def as_expr(value: object) -> Expr:
     if isinstance(value, Expr):
         return value
     if isinstance(value, (bool, int, float, str)):
-        return Const(value)
+        return Const(_finite(value))
+    if value is None:
+        raise RuleError(
+            "None",
+            "nothing equals an absent value, so None cannot be compared",
+            "ask for absence with .is_null(), for presence with ~....is_null()",
+        )
     if isinstance(value, Aggregate):
         value._refuse()
     if isinstance(value, StepRef):
@@ -639,6 +664,22 @@ def as_expr(value: object) -> Expr:
         f"a {type(value).__name__} cannot be part of an expression",
         "use a number, a string, True or False, a field (e.price) or an aggregate",
     )
+
+
+def _finite(value: Scalar) -> Scalar:
+    if isinstance(value, (bool, str)):
+        return value
+    try:
+        finite = math.isfinite(float(value))
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise RuleError(
+            f"{value!r:.40}",
+            "is no finite number, so no comparison with it could hold",
+            "leave the comparison out, or use a number within 1.8e308",
+        )
+    return value
 
 
 def conjuncts(condition: Expr) -> list[Expr]:

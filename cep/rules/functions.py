@@ -44,6 +44,20 @@ def _aggregate(function: str, value: Any) -> Any:
     return Aggregate(function, as_expr(value))
 
 
+def _of_window(function: str, value: Any) -> Aggregate:
+    """Return an aggregate that is only there over windows, not over steps."""
+    if isinstance(value, (BoundField, StepRef)):
+        remedy = f"take {function} of a field of e, over a window"
+        if function in ("first", "last"):
+            remedy = f"write {function}(m.{value.step}).{value.name}"
+        raise RuleError(
+            f"{function}({value!r})",
+            f"there is no {function} of what a step has bound",
+            remedy,
+        )
+    return Aggregate(function, as_expr(value))
+
+
 @overload
 def count(value: StepRef) -> BoundAggregate: ...
 @overload
@@ -74,12 +88,12 @@ def avg(value: Expr) -> Any:
 
 def var(value: Expr) -> Aggregate:
     """Population variance over a window; 0 for one value, absent for none."""
-    return Aggregate("var", as_expr(value))
+    return _of_window("var", value)
 
 
 def std(value: Expr) -> Aggregate:
     """Population standard deviation over a window; 0 for one value, absent for none."""
-    return Aggregate("std", as_expr(value))
+    return _of_window("std", value)
 
 
 def min(*values: Any, **options: Any) -> Any:
@@ -111,7 +125,7 @@ def first(value: StepRef | Expr) -> StepRef | Aggregate:
     """The first event of a step (``first(m.up).price``), or of a window."""
     if isinstance(value, StepRef):
         return StepRef(value._step, "first")
-    return Aggregate("first", as_expr(value))
+    return _of_window("first", value)
 
 
 @overload
@@ -122,7 +136,7 @@ def last(value: StepRef | Expr) -> StepRef | Aggregate:
     """The last event of a step (``last(m.up).price``), or of a window."""
     if isinstance(value, StepRef):
         return StepRef(value._step, "last")
-    return Aggregate("last", as_expr(value))
+    return _of_window("last", value)
 
 
 def log(value: Expr) -> Expr:
@@ -140,8 +154,8 @@ def py(function: Callable[..., object], reads: Sequence[Expr]) -> Expr:
 
     The escape hatch for what expressions cannot say: slow, and not portable to
     another engine. The function gets the values in the order of ``reads`` (None
-    where absent) and returns a number, a truth value, or None for absent. It
-    must depend on nothing else, or replays will differ.
+    where absent) and returns a number, a truth value (emitted as 1 or 0), or None
+    for absent. It must depend on nothing else, or replays will differ.
     """
     fields = []
     for item in reads:

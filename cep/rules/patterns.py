@@ -9,7 +9,8 @@ has run out.
 
 A rule sees the events of the types that its steps name, of one key at a time;
 "the very next event" is meant among those. Everything here is a definition:
-immutable, checked when it is built, and nothing runs.
+immutable, checked when it is built, and nothing runs. Two of them are equal only
+if they are one: a condition in them has no truth value. Compare their `key`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Inner = Literal["relaxed", "consecutive", "any"]
 NEGATIONS = ("not_next", "not_then")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Quantifier:
     """How often a step or group is taken; the default is exactly once."""
 
@@ -51,6 +52,11 @@ class Quantifier:
     def repeats(self) -> bool:
         """Whether this is anything but exactly once or at most once."""
         return self.explicit or self.least != 1 or self.most != 1
+
+    @property
+    def is_once(self) -> bool:
+        """Whether nothing was asked for: exactly once."""
+        return not (self.repeats or self.optional)
 
     @property
     def key(self) -> Key:
@@ -88,7 +94,7 @@ class Quantifier:
         return text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Element:
     """What steps and groups share: quantifiers."""
 
@@ -200,7 +206,7 @@ class _Element:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step(_Element):
     """One step: events of ``types`` that satisfy ``condition``; built by `on`."""
 
@@ -235,7 +241,7 @@ class Step(_Element):
         return text + str(self.quantifier)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sequence(_Element):
     """Steps and groups in order; built by `seq`, and a group when nested."""
 
@@ -299,6 +305,13 @@ class Sequence(_Element):
                 f"takes a step or a group, got a {type(step).__name__}",
                 'build a step with on("event.type") and a group with seq(...)',
             )
+        if not self.quantifier.is_once:
+            raise RuleError(
+                self.label,
+                f"is repeated as a whole ({self.quantifier}) and cannot go on",
+                f"make it a group of its own: seq(seq(...){self.quantifier})"
+                f".{contiguity}(...)",
+            )
         previous = self.elements[-1][1]
         if contiguity in NEGATIONS:
             if isinstance(step, Sequence):
@@ -330,6 +343,14 @@ class Sequence(_Element):
                 "between them, or write .between(0, 1)",
             )
         return replace(self, elements=(*self.elements, (contiguity, step)))
+
+    @property
+    def last_contiguity(self) -> Contiguity | None:
+        """How the last element follows, looked up in a group that stands last."""
+        contiguity, element = self.elements[-1]
+        if isinstance(element, Sequence) and element.elements[1:]:
+            return element.last_contiguity
+        return contiguity
 
     @property
     def may_be_empty(self) -> bool:

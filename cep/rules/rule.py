@@ -10,20 +10,22 @@ from __future__ import annotations
 import hashlib
 import inspect
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError, near_miss
 from cep.rules.after_match import AfterMatch, after_match
 from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD, Emission
 from cep.rules.expressions import Expr, Key, Python, Window
-from cep.rules.patterns import NEGATIONS, Sequence, Step, seq
+from cep.rules.patterns import NEGATIONS, Quantifier, Sequence, Step, seq
 from cep.rules.types import Checker, Kind, field_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from collections.abc import Sequence as Seq
     from datetime import timedelta
+
+    from cep.rules.patterns import Contiguity
 
 Severity = Literal["info", "warning", "critical"]
 CapPolicy = Literal["drop_oldest", "drop_new", "trip"]
@@ -40,8 +42,26 @@ class Limits:
     partials_per_key: int = 10_000
     policy: CapPolicy = "drop_oldest"
 
+    def __post_init__(self) -> None:
+        cap = self.partials_per_key
+        if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap < 2**40:
+            raise RuleError(
+                f"Limits(partials_per_key={cap!r})",
+                "a limit is a whole number from 1",
+                "give the number of partial matches that one key may hold",
+            )
+        if self.policy not in get_args(CapPolicy):
+            near = near_miss(str(self.policy), get_args(CapPolicy))
+            raise RuleError(
+                f"Limits(policy={self.policy!r})",
+                "there is no such policy",
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"use one of {', '.join(get_args(CapPolicy))}",
+            )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """A compiled-to-nothing definition: what to find and what to say about it.
 
@@ -87,6 +107,18 @@ class Rule:
     def released_by_time(self) -> bool:
         """Whether a match ends with an absence, so that no event completes it."""
         return self.pattern.elements[-1][0] == "not_then"
+
+    @property
+    def completing_types(self) -> tuple[str, ...] | None:
+        """The types that ``e`` has in emissions; None where time completes a match.
+
+        A ``.not_next`` in last place is confirmed by any event of the rule.
+        """
+        if self.released_by_time:
+            return None
+        if self.pattern.last_contiguity == "not_next":
+            return self.types
+        return self.steps[-1].types
 
     @property
     def portable(self) -> bool:
@@ -193,6 +225,12 @@ def rule(
         the near miss), mixed-up kinds, patterns without an end.
     """
     given_after, given_limits = after_match, limits
+    if not isinstance(name, str):
+        raise RuleError(
+            f"rule({name!r:.60})",
+            "takes the rule's name",
+            'write @rule("price-spike") above the function',
+        )
 
     def make(function: Callable[[], Any]) -> Rule:
         result = function()
@@ -258,6 +296,10 @@ def build_rule(
                 f"an output must come from emit(...), got {emission!r:.60}",
                 "return (pattern, emit(...))",
             )
+    if not pattern.quantifier.is_once:
+        # A repetition of all is that of a group which is all there is.
+        body = replace(pattern, within_ns=None, condition=None)
+        pattern = replace(pattern, quantifier=Quantifier(), elements=((None, body),))
     keys = () if key is None else (key,) if isinstance(key, str) else tuple(key)
     result = Rule(
         name=name,
@@ -272,6 +314,8 @@ def build_rule(
         doc=doc.split("\n\n")[0].replace("\n", " "),
     )
     _check(result, where)
+    if limits is None and pattern.within_ns is None:
+        _check_combinations(pattern, where)
     return result
 
 
@@ -348,8 +392,7 @@ def _check(made: Rule, where: str) -> None:
             later[name] = "that step must not come, so it binds nothing"
         else:
             bound[name] = step.types
-    last_types = None if made.released_by_time else made.steps[-1].types
-    final = Checker(where, last_types, bound, made.key, later)
+    final = Checker(where, made.completing_types, bound, made.key, later)
     if made.pattern.condition is not None:
         final.condition(made.pattern.condition)
     for emission in made.emissions:
@@ -381,29 +424,95 @@ def _check_shape(made: Rule, where: str) -> None:
             "an absence in last place needs a time after which it is certain",
             'add .within("30s") to the sequence',
         )
-    _check_group(made.pattern, where)
+    if "not_then" in _trailing_negations(made.pattern)[:-1]:
+        raise RuleError(
+            where,
+            "an absence has no step after it, and is not the last element",
+            "put .not_next before .not_then, and join two absences in one step: "
+            'on("a", "b").where((...) | (...))',
+        )
+    _check_groups(made.pattern, where)
 
 
-def _check_group(group: Sequence, where: str) -> None:
+def _trailing_negations(group: Sequence) -> list[Contiguity]:
+    found: list[Contiguity] = []
+    for contiguity, _ in group.elements:
+        if contiguity in NEGATIONS:
+            found.append(contiguity)
+        else:
+            found.clear()
+    return found
+
+
+def _check_groups(group: Sequence, where: str) -> None:
     for _, element in group.elements:
         if isinstance(element, Step):
             continue
+        at = f"{where}, {element.label}"
         if element.quantifier.loops and element.may_be_empty:
             raise RuleError(
-                f"{where}, {element.label}",
+                at,
                 "every step in this repeated group is optional, so that it could "
                 "match nothing for ever",
                 "make one of the group's steps required",
             )
-        _check_group(element, where)
+        for given, what in (
+            (element.within_ns, ".within"),
+            (element.condition, ".where"),
+        ):
+            if given is not None:
+                raise RuleError(
+                    at,
+                    f"{what} of a group is not possible",
+                    f"put {what} on the whole sequence, or .where on its steps",
+                )
+        if "not_then" in _trailing_negations(element):
+            raise RuleError(
+                at,
+                "an absence at the end of a group has no step after it",
+                "put it behind the group: seq(...).then(seq(...)).not_then(...)",
+            )
+        _check_groups(element, where)
+
+
+def _check_combinations(group: Sequence, where: str) -> None:
+    for _, element in group.elements:
+        q = element.quantifier
+        if q.loops and q.inner == "any" and q.until is None:
+            raise RuleError(
+                f"{where}, {element.label}",
+                "all combinations of an unbounded repetition double with every event",
+                "add .within(...) or .until(...), write .between(1, n), or accept it "
+                "with limits=Limits(partials_per_key=...)",
+            )
+        if isinstance(element, Sequence):
+            _check_combinations(element, where)
+
+
+_EXAMPLES = {"float": 0.0, "int": 0, "bool": False, "str": "x"}
+
+
+def _example(value: Any, checker: Checker) -> Any:
+    """Return a value with an example of its kind in each expression's place.
+
+    Raises KeyError where an expression may be of any kind.
+    """
+    if isinstance(value, Expr):
+        return _EXAMPLES[checker.kind(value)]
+    if isinstance(value, dict):
+        return {key: _example(item, checker) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_example(item, checker) for item in value]
+    return value
 
 
 def _check_emission(made: Rule, emission: Emission, checker: Checker) -> None:
     from cep.events.registry import registry
+    from cep.events.schema import check_value
 
     where = f"{checker.where}, emit({emission.type!r})"
     for leaf in emission.leaves():
-        checker.kind(leaf)
+        checker.value(leaf)
     known = registry.get(emission.type)
     if emission.type == ALERT:
         return
@@ -430,11 +539,17 @@ def _check_emission(made: Rule, emission: Emission, checker: Checker) -> None:
             raise RuleError(
                 where, f"{name} is a {spec.kind}, {value} is a {kind}", "emit that kind"
             )
-        if spec.choices and isinstance(value, str) and value not in spec.choices:
+        if kind is not None:
+            continue
+        try:
+            example = _example(value, checker)
+        except KeyError:
+            continue
+        for problem in check_value(spec, example, name, closed_choices=True):
             raise RuleError(
                 where,
-                f"{name} is {value!r}",
-                f"allowed: {', '.join(spec.choices)}",
+                f"{problem.path} is {problem.value}",
+                f"allowed: {problem.allowed}",
             )
     given = set(emission.fields) | set(DERIVED_FIELDS.get(emission.type, {}))
     if open_field is not None:

@@ -47,6 +47,24 @@ ENVELOPE: dict[str, Kind] = {
 }
 
 
+# Trees are walked by recursion; Python's own limit would be hit at some 300.
+NESTING = 100
+
+
+def nesting(expr: Expr) -> int:
+    """Return how deep an expression nests, windows included; 1 for a field."""
+    deepest, level = 0, [expr]
+    while level:
+        deepest += 1
+        below: list[Expr] = []
+        for node in level:
+            below += node.children()
+            if isinstance(node, Window):
+                below += [x for x in (node.value, node.where) if x is not None]
+        level = below
+    return deepest
+
+
 def payload_kinds(event_type: str) -> dict[str, Kind]:
     """Return the payload fields of a known event type with their kinds."""
     from cep.events.registry import registry
@@ -140,8 +158,20 @@ class Checker:
             return "bool"
         raise AssertionError(expr)  # pragma: no cover
 
+    def value(self, expr: Expr) -> Kind:
+        """Return the kind of a whole expression, if it does not nest too deep."""
+        deepest = nesting(expr)
+        if deepest > NESTING:
+            raise RuleError(
+                f"{self.where}: an expression",
+                f"nests {deepest} deep, at most {NESTING} is possible",
+                "split it over several emitted fields or rules",
+            )
+        return self.kind(expr)
+
     def condition(self, expr: Expr) -> None:
         """Require that ``expr`` is a condition."""
+        self.value(expr)
         self._needs(expr, ("bool", "any"), "a condition is true or false")
 
     def _event_types(self, expr: Expr) -> Sequence[str]:
@@ -204,6 +234,13 @@ class Checker:
             return "int"
         kind = self.kind(expr.value)
         if expr.function == "count":
+            if kind == "bool" and not isinstance(expr.value, Field):
+                raise RuleError(
+                    where,
+                    "counts the events where the condition can be asked, which are "
+                    "all: it is false where a field is absent",
+                    f"write count().where({expr.value}).over(...)",
+                )
             return "int"
         if kind not in NUMBERS:
             raise RuleError(
