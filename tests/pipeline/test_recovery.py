@@ -75,6 +75,23 @@ def test_crashes_around_commits_change_nothing(
     assert live.counts(redis) == counts
 
 
+def test_crashes_between_commits_of_the_last_rows_lose_none(
+    redis, redis_url, monkeypatch, limits
+):
+    """Rows held back are all released at the end, in several commits."""
+
+    def die(self, *what):
+        COMMIT(self, *what)
+        raise Crash
+
+    live.write(redis, live.traffic(n=40))
+    expected, counts = live.undisturbed(redis, redis_url)
+    limits(STEP_ROWS=5, COMMIT_SECONDS=0)
+    assert run_and_crash(redis, redis_url, monkeypatch, die) > 5
+    assert live.came(redis) == expected
+    assert live.counts(redis) == counts
+
+
 def outputs_apart_from_positions(self, entries, state, meta):
     for key, words in entries:
         self.client.execute_command("XADD", key, "*", *words)
