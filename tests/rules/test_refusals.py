@@ -1,0 +1,894 @@
+# ruff: noqa: E501 (messages are easier to compare where they break alike)
+"""What a rule cannot mean is refused where it is written, in words that help."""
+
+import datetime as dt
+import pickle
+
+import pytest
+
+from cep.errors import (
+    CepError,
+    InvalidDurationError,
+    RuleError,
+    UnknownEventTypeError,
+    UnknownFieldError,
+)
+from cep.rules import (
+    Limits,
+    avg,
+    build_rule,
+    count,
+    e,
+    emit,
+    first,
+    last,
+    log,
+    m,
+    max,
+    min,
+    on,
+    py,
+    rule,
+    seq,
+    std,
+    sum,
+    var,
+)
+from tests import streams
+
+assert streams  # registers test.tick, test.tack (alike) and test.tock
+
+tick = on("test.tick", name="a")
+tack = on("test.tack", name="b")
+tock = on("test.tock", name="c")
+
+
+def made(pattern, *emissions, **options):
+    return build_rule("r", pattern, emissions or [emit()], **options)
+
+
+def where(condition):
+    return made(tick.where(condition))
+
+
+def then_where(condition):
+    return made(seq(tick).then(tack.where(condition)))
+
+
+def loop():
+    return on("test.tick", name="up").one_or_more()
+
+
+def deep(n):
+    expr = e.x
+    for _ in range(n):
+        expr = expr + 1
+    return expr > 0
+
+
+def listing(*values):
+    return [*values]
+
+
+# Each case: what is written, and the whole message it must give.
+TEXTS = {
+    # Fields, types and steps.
+    "field with a near miss": (
+        lambda: where(e.kye == "a"),
+        (
+            "rule 'r', step 'a': test.tick has no field 'kye'. Did you mean 'key'? Its "
+            "fields are: key, x, y, n, flag, text, number_key, user_id, tags, event_time, "
+            "type, stream, correlation_id, user_id."
+        ),
+    ),
+    "field of one of two types": (
+        lambda: made(on("test.tick", "test.tock", name="a").where(e.only_tock > 1)),
+        (
+            "rule 'r', step 'a': test.tick has no field 'only_tock'. Its fields are: key, "
+            "x, y, n, flag, text, number_key, user_id, tags, event_time, type, stream, "
+            "correlation_id, user_id."
+        ),
+    ),
+    "field of several kinds": (
+        lambda: made(on("test.tick", "test.tock", name="a").where(e.text == "x")),
+        (
+            "rule 'r', step 'a': e.text: text has several kinds: int, str in test.tick, "
+            "test.tock. Split the step into one step per type"
+        ),
+    ),
+    "event type": (
+        lambda: made(on("test.tik")),
+        (
+            "Event type 'test.tik' is not known. Did you mean 'test.tick' or 'test.tock'"
+            " or 'test.tack'? Register your own types with cep.events.register(type, "
+            "stream=...) in a module that is imported first; cep.events.registry.names() "
+            "lists the known ones."
+        ),
+    ),
+    "key field": (
+        lambda: made(tick, key="kei"),
+        (
+            "rule 'r', key: test.tick has no field 'kei'. Did you mean 'key'? Its fields "
+            "are: key, x, y, n, flag, text, number_key, user_id, tags, event_time, type, "
+            "stream, correlation_id, user_id."
+        ),
+    ),
+    "window by": (
+        lambda: where(count().over("1s", by="kei") > 1),
+        (
+            "rule 'r', step 'a': count().over('1s', by=['kei']): test.tick has no field "
+            "'kei'. Did you mean 'key'? Its fields are: key, x, y, n, flag, text, "
+            "number_key, user_id, tags, event_time, type, stream, correlation_id, user_id."
+        ),
+    ),
+    "step": (
+        lambda: made(seq(on("test.tick", name="up")).then(tack.where(e.x > m.upp.x))),
+        (
+            "rule 'r', step 'b': m.upp: there is no step named 'upp'. Did you mean m.up? "
+            'the steps are: up; name one with on(..., name="upp")'
+        ),
+    ),
+    "step that comes later": (
+        lambda: made(seq(tick.where(e.x > m.b.x)).then(tack)),
+        (
+            "rule 'r', step 'a': m.b: that step comes later in the pattern. Name a step "
+            "that comes before"
+        ),
+    ),
+    "the step's own event": (
+        lambda: where(e.x > m.a.x),
+        (
+            "rule 'r', step 'a': m.a: a step cannot read its own event through m. Name a "
+            "step that comes before"
+        ),
+    ),
+    "what must not come": (
+        lambda: made(seq(tick).not_next(tack).then(tock), emit(x=m.b.x)),
+        (
+            "rule 'r': m.b: that step must not come, so it binds nothing. Name a step that "
+            "comes before"
+        ),
+    ),
+    "skip target": (
+        lambda: made(seq(tick).then(tack), after_match=("to_last", "bb")),
+        (
+            "rule 'r', after_match=to_last(bb): there is no step named 'bb'. Did you mean "
+            "'b'?"
+        ),
+    ),
+    "skip strategy": (
+        lambda: made(tick, after_match="past_last_evnt"),
+        (
+            "after_match='past_last_evnt': unknown strategy 'past_last_evnt'. Did you mean "
+            "'past_last_event'?"
+        ),
+    ),
+    "skip strategy without its step": (
+        lambda: made(tick, after_match="to_first"),
+        (
+            "after_match='to_first': to_first and to_last name a step, the others do not. "
+            'Write after_match=("to_last", "up") or after_match="past_last_event"'
+        ),
+    ),
+    # Kinds.
+    "a string and a number": (
+        lambda: where(e.key > 5),
+        (
+            "rule 'r', step 'a': (e.key > 5): compares a str with a number. Compare values "
+            "of one kind; strings and truth values with == or != only"
+        ),
+    ),
+    "a number and a string": (
+        lambda: where(e.x == "5"),
+        (
+            "rule 'r', step 'a': (e.x == '5'): compares a number with a str. Compare values"
+            " of one kind; strings and truth values with == or != only"
+        ),
+    ),
+    "order of strings": (
+        lambda: where(e.key < "b"),
+        (
+            "rule 'r', step 'a': (e.key < 'b'): strings have no order here. Compare values "
+            "of one kind; strings and truth values with == or != only"
+        ),
+    ),
+    "order of truth values": (
+        lambda: where(e.flag > False),
+        (
+            "rule 'r', step 'a': (e.flag > False): truth values have no order. Compare "
+            "values of one kind; strings and truth values with == or != only"
+        ),
+    ),
+    "a nested value": (
+        lambda: where(e.tags == "x"),
+        (
+            "rule 'r', step 'a': (e.tags == 'x'): a nested value (list or object) cannot be"
+            " compared. Compare values of one kind; strings and truth values with == or != "
+            "only"
+        ),
+    ),
+    "a list of the wrong kind": (
+        lambda: where(e.key.is_in(["a", 5])),
+        (
+            "rule 'r', step 'a': e.key.is_in([5, 'a']): compares a str with a number. "
+            "Compare values of one kind; strings and truth values with == or != only"
+        ),
+    ),
+    "arithmetic with a string": (
+        lambda: where(e.key + 1 > 0),
+        (
+            "rule 'r', step 'a': e.key: arithmetic takes numbers in (e.key + 1), this is a "
+            "string. Compare it first (e.flag == True) or use another field"
+        ),
+    ),
+    "a condition that is a number": (
+        lambda: where(e.x),
+        (
+            "rule 'r', step 'a': e.x: a condition is true or false, this is a number. "
+            "Compare it first (e.flag == True) or use another field"
+        ),
+    ),
+    "and of numbers": (
+        lambda: where((e.x > 1) & e.y),
+        (
+            "rule 'r', step 'a': e.y: & and | take conditions in ((e.x > 1) & e.y), this is"
+            " a number. Compare it first (e.flag == True) or use another field"
+        ),
+    ),
+    "not of a number": (
+        lambda: where(~e.x),
+        (
+            "rule 'r', step 'a': e.x: ~ takes a condition, this is a number. Compare it "
+            "first (e.flag == True) or use another field"
+        ),
+    ),
+    "a function of a string": (
+        lambda: where(log(e.key) > 1),
+        (
+            "rule 'r', step 'a': e.key: log takes numbers, this is a string. Compare it "
+            "first (e.flag == True) or use another field"
+        ),
+    ),
+    "a string test of a number": (
+        lambda: where(e.x.contains("1")),
+        (
+            "rule 'r', step 'a': e.x: contains takes a string, this is a number. Compare it"
+            " first (e.flag == True) or use another field"
+        ),
+    ),
+    "a string test with an expression": (
+        lambda: e.key.starts_with(e.text),
+        (
+            "e.key.starts_with: takes a fixed string, got e.text. Give the text as a Python"
+            " string"
+        ),
+    ),
+    "sum of strings": (
+        lambda: where(sum(e.key).over("1s") > 1),
+        (
+            "rule 'r', step 'a': sum(e.key).over('1s'): sum takes numbers, e.key is a str. "
+            "Aggregate a number, or use count"
+        ),
+    ),
+    "sum of a step's strings": (
+        lambda: then_where(sum(m.a.key) > 1),
+        (
+            "rule 'r', step 'b': sum(m.a.key): sum takes numbers, key is a str. Aggregate a"
+            " number, or use count"
+        ),
+    ),
+    "count of a condition": (
+        lambda: where(count(e.x > 5).over("1s") > 1),
+        (
+            "rule 'r', step 'a': count((e.x > 5)).over('1s'): counts the events where the "
+            "condition can be asked, which are all: it is false where a field is absent. "
+            "Write count().where((e.x > 5)).over(...)"
+        ),
+    ),
+    # Python's own words.
+    "and": (
+        lambda: (e.x > 1) and (e.y > 2),
+        (
+            "(e.x > 1): an expression has no truth value while the rule is being built. "
+            "Combine conditions with & | ~ and put each comparison in parentheses: (a > 1) "
+            "& (b < 2), not `a > 1 and b < 2`; write (1 < a) & (a < 2), not `1 < a < 2`; "
+            "`~cond`, not `not cond`"
+        ),
+    ),
+    "a step's truth": (
+        lambda: m.up and e.x,
+        (
+            "m.up: a step has no truth value while the rule is being built. Ask count(m.up)"
+            " > 0"
+        ),
+    ),
+    "in": (
+        lambda: "a" in e.key,
+        (
+            "e.key: `in` does not work on an expression. Use .is_in([...]) for a value in a"
+            " list, .contains('...') for a substring"
+        ),
+    ),
+    "iteration": (
+        lambda: listing(*e.tags),
+        (
+            "e.tags: an expression cannot be iterated over. To aggregate, use count, sum, "
+            "avg, min, max, first, last"
+        ),
+    ),
+    "None": (
+        lambda: e.x == None,  # noqa: E711
+        (
+            "None: nothing equals an absent value, so None cannot be compared. Ask for "
+            "absence with .is_null(), for presence with ~....is_null()"
+        ),
+    ),
+    "endless number": (
+        lambda: e.x < float("inf"),
+        (
+            "inf: is no finite number, so no comparison with it could hold. Leave the "
+            "comparison out, or use a number within 1.8e308"
+        ),
+    ),
+    "endless integer": (
+        lambda: e.x < 10**309,
+        (
+            f"{10**309!r:.40}: is no finite number, so no comparison with it could hold. "
+            "Leave the comparison out, or use a number within 1.8e308"
+        ),
+    ),
+    "a foreign value": (
+        lambda: e.event_time > dt.timedelta(1),
+        (
+            "datetime.timedelta(days=1): a timedelta cannot be part of an expression. Use a"
+            " number, a string, True or False, a field (e.price) or an aggregate"
+        ),
+    ),
+    "a step as a value": (
+        lambda: e.x > m.up,
+        (
+            "m.up: a step is not a value. Name a field (m.up.price) or aggregate it "
+            "(count(m.up))"
+        ),
+    ),
+    "is_in of a string": (
+        lambda: e.key.is_in("abc"),
+        (
+            "e.key: is_in takes a list of values, got the single string 'abc'. Write "
+            "is_in(['abc']) or contains('abc')"
+        ),
+    ),
+    "is_in of a number": (
+        lambda: e.x.is_in(5),
+        "e.x: is_in takes a list of values, got 5. Write is_in([...])",
+    ),
+    "is_in of expressions": (
+        lambda: e.x.is_in([1, e.y]),
+        (
+            "e.x: is_in takes fixed values, not expressions. Compare one by one: (a == b) |"
+            " (a == c)"
+        ),
+    ),
+    "too deep": (
+        lambda: where(deep(150)),
+        (
+            "rule 'r', step 'a': an expression: nests 152 deep, at most 100 is possible. "
+            "Split it over several emitted fields or rules"
+        ),
+    ),
+    # Aggregates and windows.
+    "no window": (
+        lambda: avg(e.x) > 5,
+        'avg(e.x): the aggregate has no window yet. Say over what: avg(e.x).over("60s")',
+    ),
+    "no window in an output": (
+        lambda: emit(mean=avg(e.x)),
+        'avg(e.x): the aggregate has no window yet. Say over what: avg(e.x).over("60s")',
+    ),
+    "no window in a function": (
+        lambda: abs(avg(e.x) - 1),
+        'avg(e.x): the aggregate has no window yet. Say over what: avg(e.x).over("60s")',
+    ),
+    "no window before %": (
+        lambda: sum(e.x) % 2,
+        'sum(e.x): the aggregate has no window yet. Say over what: sum(e.x).over("60s")',
+    ),
+    "aggregate of a whole step": (
+        lambda: avg(m.up),
+        "avg(m.up): avg needs a field of the step. Write avg(m.up.price)",
+    ),
+    "deviation of a step": (
+        lambda: std(m.up.x),
+        (
+            "std(m.up.x): there is no std of what a step has bound. Take std of a field of "
+            "e, over a window"
+        ),
+    ),
+    "variance of a whole step": (
+        lambda: var(m.up),
+        (
+            "var(m.up): there is no var of what a step has bound. Take var of a field of e,"
+            " over a window"
+        ),
+    ),
+    "last of a step's field": (
+        lambda: last(m.up.x),
+        "last(m.up.x): there is no last of what a step has bound. Write last(m.up).x",
+    ),
+    "a window in a window": (
+        lambda: where(avg(max(e.x).over("1s")).over("1s") > 1),
+        (
+            "rule 'r', step 'a': avg(max(e.x).over('1s')).over('1s'): a window cannot hold "
+            "max(e.x).over('1s'). Aggregate fields of e and arithmetic on them"
+        ),
+    ),
+    "a step in a window": (
+        lambda: then_where(count().where(e.x > m.a.x).over("1s") > 1),
+        (
+            "rule 'r', step 'b': count().where((e.x > m.a.x)).over('1s'): a window cannot "
+            "hold m.a.x. Aggregate fields of e and arithmetic on them"
+        ),
+    ),
+    "what py reads": (
+        lambda: py(abs, reads=[e.x + 1]),
+        (
+            "py(abs): reads may hold fields of e only, got (e.x + 1). List plain fields: "
+            "reads=[e.price, e.quantity]"
+        ),
+    ),
+    # Patterns.
+    "an absence without an end": (
+        lambda: made(seq(tick).not_then(tack)),
+        (
+            "rule 'r': an absence in last place needs a time after which it is certain. Add"
+            ' .within("30s") to the sequence'
+        ),
+    ),
+    "an event that no event completes": (
+        lambda: made(seq(tick).not_then(tack).within("1s"), emit(x=e.x)),
+        (
+            "rule 'r': e.x: there is no completing event: the match is released by time. "
+            "Use a field of a step: m.<step>.<field>"
+        ),
+    ),
+    "a window where no event completes": (
+        lambda: made(seq(tick).not_then(tack).within("1s"), emit(n=count().over("1s"))),
+        (
+            "rule 'r': count().over('1s'): there is no completing event: the match is "
+            "released by time. Use a field of a step: m.<step>.<field>"
+        ),
+    ),
+    "two absences at the end": (
+        lambda: made(seq(tick).not_then(tack).not_then(tock).within("1s")),
+        (
+            "rule 'r': an absence has no step after it, and is not the last element. Put "
+            '.not_next before .not_then, and join two absences in one step: on("a", '
+            '"b").where((...) | (...))'
+        ),
+    ),
+    "an absence before a strict one": (
+        lambda: made(seq(tick).not_then(tack).not_next(tock).within("1s")),
+        (
+            "rule 'r': an absence has no step after it, and is not the last element. Put "
+            '.not_next before .not_then, and join two absences in one step: on("a", '
+            '"b").where((...) | (...))'
+        ),
+    ),
+    "an absence at a group's end": (
+        lambda: made(seq(seq(tick).not_then(tack)).then(tock)),
+        (
+            "rule 'r', sequence of step 'a', step 'b': an absence at the end of a group has"
+            " no step after it. Put it behind the group: seq(...).then(seq(...))."
+            "not_then(...)"
+        ),
+    ),
+    "a group's time": (
+        lambda: made(seq(tick).then(seq(tack).then(tock).within("1s"))),
+        (
+            "rule 'r', sequence of step 'b', step 'c': .within of a group is not possible. "
+            "Put .within on the whole sequence, or .where on its steps"
+        ),
+    ),
+    "a step's time": (
+        lambda: made(seq(tick).then(tack.one_or_more().within("1s"))),
+        (
+            "rule 'r', sequence of step 'b': .within of a group is not possible. Put "
+            ".within on the whole sequence, or .where on its steps"
+        ),
+    ),
+    "a group's condition": (
+        lambda: made(seq(tick).then(seq(tack).then(tock).where(e.x > 1))),
+        (
+            "rule 'r', sequence of step 'b', step 'c': .where of a group is not possible. "
+            "Put .where on the whole sequence, or .where on its steps"
+        ),
+    ),
+    "an empty repetition": (
+        lambda: made(seq(seq(tick.optional()).one_or_more()).then(tack)),
+        (
+            "rule 'r', sequence of step 'a': every step in this repeated group is optional,"
+            " so that it could match nothing for ever. Make one of the group's steps "
+            "required"
+        ),
+    ),
+    "combinations without end": (
+        lambda: made(seq(loop().any_combination()).then(tack)),
+        (
+            "rule 'r', step 'up': all combinations of an unbounded repetition double with "
+            "every event. Add .within(...) or .until(...), write .between(1, n), or accept "
+            "it with limits=Limits(partials_per_key=...)"
+        ),
+    ),
+    "going on after a repetition of all": (
+        lambda: seq(tick).then(tack).times(2).then(tock),
+        (
+            "sequence of step 'a', step 'b': is repeated as a whole (.times(2)) and cannot "
+            "go on. Make it a group of its own: seq(seq(...).times(2)).then(...)"
+        ),
+    ),
+    "two repetitions": (
+        lambda: loop().times(2),
+        (
+            "step 'up': has a repetition already: .one_or_more(). Keep one of times, "
+            "between, at_least, one_or_more"
+        ),
+    ),
+    "a repetition that is no number": (
+        lambda: tick.times("2"),
+        "step 'a': a repetition is a whole number, got '2'. Give an int",
+    ),
+    "half a repetition": (
+        lambda: tick.between(1, 2.5),
+        "step 'a': a repetition is a whole number, got 2.5. Give an int",
+    ),
+    "an empty range": (
+        lambda: tick.between(3, 2),
+        (
+            "step 'a': cannot be taken between 3 and 2 times. Use 1 <= least <= most; least"
+            " 0 means optional"
+        ),
+    ),
+    "no repetition at all": (
+        lambda: tick.times(0),
+        (
+            "step 'a': cannot be taken between 0 and 0 times. Use 1 <= least <= most; least"
+            " 0 means optional"
+        ),
+    ),
+    "optional twice": (
+        lambda: tick.optional().optional(),
+        "step 'a': is optional already. Remove one .optional()",
+    ),
+    "greedy once": (
+        lambda: tick.greedy(),
+        (
+            "step 'a': greedy needs a repetition. Put .times, .between, .at_least or "
+            ".one_or_more before .greedy()"
+        ),
+    ),
+    "greedy group": (
+        lambda: seq(tick).one_or_more().greedy(),
+        (
+            "sequence of step 'a': a group cannot be greedy. Make a step in it greedy, or "
+            "repeat it without .greedy()"
+        ),
+    ),
+    "greedy combinations": (
+        lambda: loop().any_combination().greedy(),
+        (
+            "step 'up': greedy and any_combination contradict each other. Remove one of "
+            "them"
+        ),
+    ),
+    "combinations, greedy": (
+        lambda: loop().greedy().any_combination(),
+        (
+            "step 'up': greedy and any_combination contradict each other. Remove one of "
+            "them"
+        ),
+    ),
+    "until of a bounded repetition": (
+        lambda: tick.times(3).until(e.x > 1),
+        (
+            "step 'a': until needs a repetition without an upper bound. Put .one_or_more() "
+            "or .at_least(n) before .until(...)"
+        ),
+    ),
+    "optional after greedy": (
+        lambda: seq(loop().greedy()).then(tack.optional()),
+        (
+            "step 'b': what is optional cannot follow the greedy step 'up'. Remove "
+            ".greedy() from step 'up', put a step that must come between them, or write "
+            ".between(0, 1)"
+        ),
+    ),
+    "a repeated absence": (
+        lambda: seq(tick).not_next(tack.times(2)),
+        (
+            "step 'b': what must not come cannot be repeated or optional. Remove .times(2) "
+            "from the step in .not_next"
+        ),
+    ),
+    "an absent group": (
+        lambda: seq(tick).not_then(seq(tack)),
+        ".not_then: a group cannot be negated. Negate a single step",
+    ),
+    "an absence after what may be absent": (
+        lambda: seq(tick.optional()).not_then(tack),
+        (
+            "step 'b': a negation cannot follow the optional step 'a'. Put a step that must"
+            " come between them"
+        ),
+    ),
+    "no step": (
+        lambda: seq(tick).then("test.tack"),
+        (
+            ".then('test.tack'): takes a step or a group, got a str. Build a step with "
+            'on("event.type") and a group with seq(...)'
+        ),
+    ),
+    "no first step": (
+        lambda: seq(e.x > 1),
+        (
+            "seq((e.x > 1)): takes a step or a group, got a Binary. Build a step with "
+            'on("event.type")'
+        ),
+    ),
+    "no type": (
+        lambda: on(),
+        'on(): takes the names of event types. Write on("market.trade")',
+    ),
+    "a type that is no name": (
+        lambda: on(e.x),
+        'on(e.x): takes the names of event types. Write on("market.trade")',
+    ),
+    "a step's name": (
+        lambda: on("test.tick", name="two words"),
+        (
+            "on(..., name='two words'): a step's name must be a Python identifier. Use "
+            "letters, digits and underscores, so that m.<name> works"
+        ),
+    ),
+    "the same name twice": (
+        lambda: made(seq(tick).then(on("test.tack", name="a"))),
+        "rule 'r': two steps are named 'a'. Give each step a name of its own",
+    ),
+    "two time bounds": (
+        lambda: seq(tick).within("1s").within("2s"),
+        "sequence of step 'a': has a time bound already: 1s. Keep one .within(...)",
+    ),
+    # Emissions.
+    "missing fields": (
+        lambda: made(tick, emit("system.performance.degraded", current_value=e.x)),
+        (
+            "rule 'r', emit('system.performance.degraded'): system.performance.degraded "
+            "also requires metric_name, threshold_value, affected_services, "
+            "suggested_actions. Give them in emit(...), or leave the type out to emit the "
+            "standard alert, which takes any fields"
+        ),
+    ),
+    "a field that the type lacks": (
+        lambda: made(tick, emit("market.trade", symbol=e.key, prise=e.x)),
+        (
+            "rule 'r', emit('market.trade'): market.trade has no field 'prise'. Did you "
+            "mean 'price'?"
+        ),
+    ),
+    "a field of another kind": (
+        lambda: made(tick, emit("market.trade", symbol=e.x, price=e.x, quantity=1)),
+        (
+            "rule 'r', emit('market.trade'): symbol is a str, e.x is a float. Emit that "
+            "kind"
+        ),
+    ),
+    "a constant of another kind": (
+        lambda: made(tick, emit("market.trade", symbol="a", price="9", quantity=1)),
+        "rule 'r', emit('market.trade'): price is '9' (str). Allowed: a finite number",
+    ),
+    "a constant that is no choice": (
+        lambda: made(
+            tick,
+            emit("market.trend.detected", trend_type="up", confidence_score=1),
+        ),
+        (
+            "rule 'r', emit('market.trend.detected'): trend_type is 'up' (str). Allowed: "
+            "one of 'rising', 'declining', 'stable'"
+        ),
+    ),
+    "a nested field that is missing": (
+        lambda: made(
+            tick,
+            emit(
+                "notification.send.requested",
+                user_id=e.user_id,
+                notification_type="system_alert",
+                channels=["email"],
+                message={"title": e.key},
+                priority="low",
+            ),
+        ),
+        (
+            "rule 'r', emit('notification.send.requested'): message.body is missing. "
+            "Allowed: a string"
+        ),
+    ),
+    "an output type": (
+        lambda: made(tick, emit("file.uplodaed", filename=e.key)),
+        (
+            "Event type 'file.uplodaed' is not known. Did you mean "
+            "'file.uploaded'? Register your own types with cep.events.register("
+            "type, stream=...) in a module that is imported first; "
+            "cep.events.registry.names() lists the known ones."
+        ),
+    ),
+    "what cannot be emitted": (
+        lambda: emit(when=dt.date(2024, 1, 1)),
+        (
+            "emit(... datetime.date(2024, 1, 1) ...): a date cannot be emitted. Emit "
+            "numbers, strings, expressions, lists and dicts of those"
+        ),
+    ),
+    # The rule itself.
+    "name": (
+        lambda: build_rule("two words", tick, [emit()]),
+        (
+            "rule 'two words': a rule's name is made of letters, digits, '-', '_' and '.'. "
+            "Rename the rule"
+        ),
+    ),
+    "no name": (
+        lambda: rule(lambda: (tick, emit())),
+        None,  # the function's address is in it
+    ),
+    "version": (
+        lambda: made(tick, version=0),
+        "rule 'r': version is 0. Give a whole number from 1",
+    ),
+    "severity": (
+        lambda: made(tick, severity="high"),
+        "rule 'r': severity is 'high'. Use info, warning or critical",
+    ),
+    "no output": (
+        lambda: build_rule("r", tick, []),
+        "rule 'r': nothing is emitted. Return (pattern, emit(...))",
+    ),
+    "a function that returns nothing": (
+        lambda: rule("r")(lambda: None),
+        (
+            "rule 'r': the function must return a pattern and an emission, got None. Return"
+            " seq(...) or on(...), then emit(...)"
+        ),
+    ),
+    "an output that is none": (
+        lambda: rule("r")(lambda: (tick, {"x": 1})),
+        (
+            "rule 'r': an output must come from emit(...), got {'x': 1}. Return (pattern, "
+            "emit(...))"
+        ),
+    ),
+    "limit": (
+        lambda: Limits(partials_per_key=0),
+        (
+            "Limits(partials_per_key=0): a limit is a whole number from 1. Give the number "
+            "of partial matches that one key may hold"
+        ),
+    ),
+    "limit policy": (
+        lambda: Limits(policy="drop_newest"),
+        (
+            "Limits(policy='drop_newest'): there is no such policy. Did you mean "
+            "'drop_new'?"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_the_message_says_what_is_wrong_the_value_and_what_to_do(case):
+    write, text = TEXTS[case]
+    with pytest.raises(CepError) as caught:
+        write()
+    if text is not None:
+        assert str(caught.value) == text
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+
+
+def test_unknown_fields_and_types_are_errors_of_their_own():
+    with pytest.raises(UnknownFieldError) as caught:
+        where(e.kye == "a")
+    assert isinstance(caught.value, RuleError)
+    assert isinstance(caught.value, LookupError)
+    assert (caught.value.field, caught.value.near) == ("kye", ["key"])
+    with pytest.raises(UnknownEventTypeError):
+        made(on("test.tik"))
+
+
+def test_a_decorator_without_parentheses_is_refused():
+    with pytest.raises(RuleError, match=r"name\. Write @rule\(\"price-spike\"\) above"):
+
+        @rule
+        def forgotten():
+            return tick, emit()
+
+
+@pytest.mark.parametrize(
+    "length", ["-5s", "5", 5, 5.0, "5 s", "", True, dt.timedelta(-1)]
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda length: count().over(length),
+        lambda length: seq(tick).within(length),
+        lambda length: made(tick, cooldown=length),
+    ],
+    ids=["over", "within", "cooldown"],
+)
+def test_what_is_no_duration_is_refused(use, length):
+    with pytest.raises(InvalidDurationError, match="is not a duration"):
+        use(length)
+
+
+def test_only_a_cooldown_may_be_zero():
+    assert made(tick, cooldown="0s").cooldown_ns == 0
+    with pytest.raises(InvalidDurationError, match="it is zero"):
+        count().over("0s")
+    with pytest.raises(InvalidDurationError, match="it is zero"):
+        seq(tick).within("0s")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        lambda: 1 < e.x < 5,
+        lambda: not e.x > 5,
+        lambda: e.x > 5 or e.y > 5,
+        lambda: bool(e.flag),
+        lambda: 5 if e.flag else 6,
+    ],
+    ids=["chained", "not", "or", "bool", "if"],
+)
+def test_every_truth_test_of_an_expression_teaches_the_operators(condition):
+    with pytest.raises(RuleError, match=r"Combine conditions with & \| ~"):
+        condition()
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        lambda a: a + 1,
+        lambda a: 1 + a,
+        lambda a: a - 1,
+        lambda a: 1 - a,
+        lambda a: a * 2,
+        lambda a: 2 * a,
+        lambda a: a / 2,
+        lambda a: 2 / a,
+        lambda a: a % 2,
+        lambda a: 2 % a,
+        lambda a: -a,
+        lambda a: ~a,
+        lambda a: abs(a),
+        lambda a: a < 1,
+        lambda a: a <= 1,
+        lambda a: a > 1,
+        lambda a: a >= 1,
+        lambda a: a == 1,
+        lambda a: a != 1,
+        lambda a: a & (e.x > 1),
+        lambda a: a | (e.x > 1),
+        lambda a: e.x > a,
+        lambda a: e.x + a,
+        lambda a: min(e.x, a),
+        lambda a: bool(a),
+    ],
+)
+def test_an_aggregate_without_a_window_is_refused_by_every_operator(operator):
+    with pytest.raises(RuleError, match=r"Say over what: avg\(e\.x\)\.over"):
+        operator(avg(e.x))
+
+
+def test_python_builtins_still_work_on_plain_values():
+    assert (sum([1, 2]), sum([1], 5), min(3, 2), max([4, 5])) == (3, 6, 2, 5)
+    assert max([], default=7) == 7
+    assert str(first(m.up).x) == "first(m.up).x"
