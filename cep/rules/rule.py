@@ -160,12 +160,7 @@ class Rule:
             lines.append(f"  {self.doc}")
         lines.append(f"  key: {', '.join(self.key) or 'none (all events together)'}")
         lines.append("  pattern:")
-        for contiguity, step in self.pattern.steps():
-            types = " or ".join(step.types)
-            where = "" if step.condition is None else f" where {step.condition}"
-            often = str(step.quantifier)
-            lead = contiguity or "first"
-            lines.append(f"    {lead:9} {step.name}{often}: {types}{where}")
+        lines.extend(_described(self.pattern, "    "))
         if self.pattern.within_ns is not None:
             lines.append(f"    within {format_duration(self.pattern.within_ns)}")
         if self.pattern.condition is not None:
@@ -189,6 +184,18 @@ class Rule:
 
     def _repr_markdown_(self) -> str:
         return f"```text\n{self.describe()}\n```"
+
+
+def _described(group: Sequence, indent: str) -> Iterator[str]:
+    for contiguity, element in group.elements:
+        lead, often = f"{indent}{contiguity or 'first':9}", str(element.quantifier)
+        if isinstance(element, Sequence):
+            yield f"{lead} group{often}:"
+            yield from _described(element, indent + "  ")
+            continue
+        types = " or ".join(element.types)
+        where = "" if element.condition is None else f" where {element.condition}"
+        yield f"{lead} {element.name}{often}: {types}{where}"
 
 
 def rule(
