@@ -54,16 +54,14 @@ def test_killed_again_and_again_while_events_come_in(redis, redis_url):
     assert feed.published < 60_981  # kills fell into the middle
     feed.stopped = True
     feed.thread.join()
-    with live.Process(module, redis_url, "--drain", "--json") as process:
-        code, _, said = process.ended()
-    assert code == 0, said
+    pipeline = load_pipeline(module)
+    live.drained(redis, redis_url, pipeline)
     found, counts = live.came(redis, NAME), live.counts(redis, NAME)
     assert 0 < max(came_of) < len(found.ids)
     assert counts["market.events"]["read"] == 59_678
     redis.delete(live.OUTPUT)
-    rules = load_pipeline(module)
     expected, undisturbed = live.undisturbed(
-        redis, redis_url, rules=rules.rules, streams=rules.streams
+        redis, redis_url, rules=pipeline.rules, streams=pipeline.streams
     )
     assert found.twice == []
     assert found == expected
