@@ -482,10 +482,14 @@ def expire(program, arena, events, k, now, stack):
             c[C_TIMEOUTS] += 1
         free_partial(arena, p)
         p = keys[k, K_HEAD]
+        # What ends at one moment is released before what ends later, however
+        # far time moves in one call: a release may drop those that end later.
+        last = p < 0 or deadline_of(partials[p, P_START], within) > end
+        if last and program.params[R_SKIP] != NO_SKIP:
+            release(program, arena, k, np.int64(-1))
+            p = keys[k, K_HEAD]
     if changed:
         mark_dirty(arena, k)
-        if program.params[R_SKIP] != NO_SKIP:
-            release(program, arena, k, np.int64(-1))
 
 
 @inner
