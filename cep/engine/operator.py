@@ -248,7 +248,14 @@ class Operator:
                 leaf_value(float(batch.cols[c, i]), kind, texts)
                 for c, kind in zip(computed.reads, computed.kinds, strict=True)
             ]
-            result = computed.python.function(*args)
+            try:
+                result = computed.python.function(*args)
+            except Exception as error:
+                raise RuleError(
+                    str(computed.python),
+                    f"raised {type(error).__name__}: {error}, given {args!r:.200}",
+                    "mend the function; the event waits for it",
+                ) from error
             batch.cols[computed.column, i] = _number(result, computed.python)
 
     # State -------------------------------------------------------------------

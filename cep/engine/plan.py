@@ -140,6 +140,21 @@ class CompiledRule:
         return out
 
 
+def _refuse_namesakes(rules: Sequence[Rule]) -> None:
+    """Refuse two Python functions of one name: the engine knows them by it."""
+    known: dict[Key, Python] = {}
+    for rule in rules:
+        for expr in rule.expressions():
+            if not isinstance(expr, Python):
+                continue
+            if known.setdefault(expr.key, expr).function is not expr.function:
+                raise RuleError(
+                    f"rule {rule.name!r}: {expr}",
+                    "another function of py(...) has the same name",
+                    "write it with def, under a name of its own",
+                )
+
+
 class Plan:
     """The rules, compiled together.
 
@@ -160,6 +175,7 @@ class Plan:
                     "two rules have this name",
                     "rename one; names are part of the derived ids",
                 )
+        _refuse_namesakes(rules)
         self.rules = tuple(rules)
         self.strings = Interner()
         self.programs = Programs(self.strings)
