@@ -253,22 +253,20 @@ class Checker:
 
     def _binary(self, expr: Binary) -> Kind:
         if expr.op in ARITHMETIC:
-            for side in (expr.left, expr.right):
-                self._needs(side, NUMBERS, f"arithmetic takes numbers in {expr}")
-            both_int = self._is_int(expr.left) and self._is_int(expr.right)
-            return "int" if both_int and expr.op != "div" else "float"
+            # Each side is asked once: asking twice doubles with every level.
+            whole = [
+                self._needs(side, NUMBERS, "arithmetic takes numbers", expr) == "int"
+                or (isinstance(side, Const) and isinstance(side.value, int))
+                for side in (expr.left, expr.right)
+            ]
+            return "int" if all(whole) and expr.op != "div" else "float"
         if expr.op in COMPARISONS:
             self._comparable(expr, self.kind(expr.left), self.kind(expr.right))
             return "bool"
         assert expr.op in LOGIC
         for side in (expr.left, expr.right):
-            self._needs(side, ("bool", "any"), f"& and | take conditions in {expr}")
+            self._needs(side, ("bool", "any"), "& and | take conditions", expr)
         return "bool"
-
-    def _is_int(self, expr: Expr) -> bool:
-        if isinstance(expr, Const):
-            return isinstance(expr.value, int)
-        return self.kind(expr) == "int"
 
     def _comparable(self, expr: Expr, left: Kind, right: Kind) -> None:
         families = [
@@ -292,12 +290,16 @@ class Checker:
             "compare values of one kind; strings and truth values with == or != only",
         )
 
-    def _needs(self, expr: Expr, kinds: Sequence[Kind], what: str) -> None:
+    def _needs(
+        self, expr: Expr, kinds: Sequence[Kind], what: str, inside: Expr | None = None
+    ) -> Kind:
         kind = self.kind(expr)
         if kind not in kinds:
+            what += "" if inside is None else f" in {inside}"
             names = {"float": "number", "int": "number", "str": "string"}
             raise RuleError(
                 f"{self.where}: {expr}",
                 f"{what}, this is a {names.get(kind, kind)}",
                 "compare it first (e.flag == True) or use another field",
             )
+        return kind
