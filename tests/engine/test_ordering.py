@@ -144,6 +144,7 @@ def test_what_is_late_and_what_is_released_does_not_depend_on_the_reads(seed):
         assert others.released == at_once.released
 
 
+@pytest.mark.slow
 def test_the_comparison_notices_a_clock_that_runs_ahead(monkeypatch):
     arrived = Ordering.arrived
     monkeypatch.setattr(Ordering, "arrived", lambda self, ms: arrived(self, ms + 60))
@@ -162,6 +163,15 @@ def test_rows_of_one_moment_are_released_by_stream_and_then_by_entry():
     ordering.add(rows(0, (6, 0, 100), (9, 9, 101)))
     ordering.end()
     assert ids_of(ordering.release()[0]) == [(0, 6, 0), (1, 5, 0), (1, 5, 1), (0, 9, 9)]
+
+
+def test_rows_held_back_for_long_are_joined_and_not_piled_up():
+    ordering = Ordering([InputStream("a"), InputStream("silent")], 1)
+    for i in range(1, 200):
+        ordering.add(rows(0, (i, 0, i)))
+        assert len(ordering.release(100)[0]) == 0
+        assert len(ordering._waiting) <= 2
+    assert len(ordering) == 199
 
 
 def test_rows_at_the_watermark_wait():

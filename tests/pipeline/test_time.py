@@ -190,6 +190,31 @@ def test_an_absence_at_the_end_of_a_live_stream_needs_no_further_event(
     live.wait_until(lambda: not waits(redis))
 
 
+@pytest.mark.slow
+def test_an_absence_is_waited_for_across_a_restart(redis, redis_url, limits):
+    @rule("alone", key="symbol")
+    def alone():
+        first = on("market.trade", name="first")
+        again = on("market.trade", name="again")
+        return seq(first).not_then(again).within("2s"), emit(price=m.first.price)
+
+    limits(TICK_SECONDS=0.05)
+    what = live.pipeline(rules=[alone], streams=streams(idle="200ms")[:1])
+    publish(redis_url, "BTC")
+
+    def run_until(condition):
+        runner = Runner(what, redis_url)
+        thread = threading.Thread(target=runner.run, daemon=True)
+        thread.start()
+        live.wait_until(condition)
+        runner.stop()
+        thread.join(60)
+
+    run_until(lambda: live.counts(redis).get(live.MARKET, {}).get("processed") == 1)
+    assert live.state_fields(redis)
+    run_until(lambda: redis.xlen(live.OUTPUT) == 1)
+
+
 def waits(redis):
     """Whether a tick was written within the last moments."""
     [(last, _)] = redis.xrevrange(ticks_key("p"), count=1)
