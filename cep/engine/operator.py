@@ -341,7 +341,7 @@ class Operator:
         for space in self.plan.keyspaces:
             if not space.columns:
                 continue
-            idle = np.array([key is not None for key in space.keys])
+            idle = np.array([key is not None for key in space.keys], np.bool_)
             users = [part for part in self._parts if part.space is space]
             for user in users:
                 user.mark_idle(watermark_ns, idle)
