@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,8 @@ def demo(
             f"There is no folder {str(chart.absolute().parent)!r} for the chart.",
             "Make it, or name another file with --chart.",
         )
+    # Ended in either way, the demo takes its pipeline process with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     say = _teller(as_json)
     folder = Path(tempfile.mkdtemp(prefix="cep-demo-")) if keep else None
