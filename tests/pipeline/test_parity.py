@@ -1,5 +1,7 @@
 """One rule means one thing: live and over frames, the derived events are the same."""
 
+import random
+
 import live
 import msgspec
 import pytest
@@ -9,7 +11,7 @@ from cep.bus.publisher import Publisher
 from cep.bus.replay import Track, replay_tracks
 from cep.events.codec import decode
 from cep.frames import load
-from cep.pipeline import load_pipeline
+from cep.pipeline import load_pipeline, stream
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
@@ -61,22 +63,48 @@ def test_the_whole_sample_gives_the_same_events_live_and_over_frames(redis, redi
         assert counts.suppressed == summary.outputs[name]["suppressed"]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_disorder_and_bad_entries_give_the_same_events_live_and_over_frames(
-    seed, redis, redis_url
+@pytest.mark.parametrize("seed", range(6))
+def test_disorder_silence_and_restarts_give_the_same_events_live_and_over_frames(
+    seed, redis, redis_url, limits
 ):
-    live.write(redis, live.traffic(seed))
-    summary = live.drained(redis, redis_url)
-    frames, bad = load([live.MARKET, live.AI], url=redis_url, with_bad=True)
+    random_ = random.Random(seed)
+    live.write(redis, with_a_silence(live.traffic(seed, n=300), random_))
+    idle = random_.choice([None, "100ms", "1s"])
+    bound = random_.choice(["0ms", "50ms", "250ms"])
+    what = live.pipeline(
+        streams=[
+            stream(name, max_out_of_orderness=bound, idle=idle)
+            for name in (live.MARKET, live.AI)
+        ]
+    )
+    limits(READ_COUNT=random_.choice([3, 40]), STEP_ROWS=random_.choice([5, 1000]))
+    for _ in range(random_.randrange(10)):
+        live.once(redis_url, what)
+    summary = live.drained(redis, redis_url, what)
     found = published(redis)
-    assert len(found) > 200
+    assert len(found) > 10
+    frames, bad = load([live.MARKET, live.AI], url=redis_url, with_bad=True)
     for batch_rows in (None, 7, 100):
-        result = cep.run_rules(live.pipeline(), frames, batch_rows=batch_rows)
+        result = cep.run_rules(what, frames, batch_rows=batch_rows)
         assert derived(result) == found
-    assert (
-        sum(told["late"] for told in result.accounting.values()) == summary.total.late
-    )
-    letters = live.dead_letters(redis)
+    told = result.accounting.values()
+    assert sum(one["late"] for one in told) == summary.total.late
     assert sorted(bad["entry_id"]) == sorted(
-        row["entry_id"] for row in letters if row["kind"] == "quarantine"
+        row["entry_id"]
+        for row in live.dead_letters(redis)
+        if row["kind"] == "quarantine"
     )
+
+
+def with_a_silence(entries, random_):
+    """Part the entries by a silence; of one stream in two it is the beginning."""
+    first, silence = random_.randrange(100, 250), random_.choice([0, 500, 5000])
+    dumb = random_.choice([live.AI, None])
+    moved = []
+    for i, (key, entry_id, what) in enumerate(entries):
+        ms, _, seq = entry_id.partition("-")
+        if i >= first:
+            moved.append((key, f"{int(ms) + silence}-{seq}", what))
+        elif key != dumb:
+            moved.append((key, entry_id, what))
+    return moved
