@@ -81,7 +81,8 @@ def test_drain_ends_with_a_summary_that_accounts_for_every_entry(
     assert shown.out.startswith("pipeline p, ")
     assert "  all: read 5 = processed 3 + late 1 + quarantined 1 + dup" in shown.out
     assert "  every       3 derived, 0 suppressed by cooldown, 3 matches" in shown.out
-    assert shown.err == ""
+    # On a machine where nothing was compiled yet it says so.
+    assert not shown.err or shown.err.startswith("Compiling kernels")
 
 
 @pytest.mark.redis
