@@ -139,7 +139,7 @@ def test_a_strict_negation_in_last_place_is_confirmed_by_any_event_of_the_rule()
     rows.append({"t": 2, "type": "test.tock", "only_tock": -1.0, "x": 3.0})
     found = [x.data["values"] for x in streams.run(made, rows)]
     assert found == [{"x": 2.0, "type": "test.tick"}, {"x": 3.0, "type": "test.tock"}]
-    with pytest.raises(RuleError, match="test.tick has no field 'only_tock'"):
+    with pytest.raises(RuleError, match=r"test.tick has no field 'only_tock'"):
         build_rule("r", pattern, [emit(x=e.only_tock)])
 
 
@@ -292,7 +292,7 @@ def test_a_match_held_back_for_what_a_limit_drops_is_released_at_once():
     assert found == [[], [], [], [], ["12"]]
 
 
-# Times at the edge ---------------------------------------------------------------------
+# Times at the edge --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", ["36500d", "106000d"])
@@ -341,11 +341,11 @@ def test_nothing_at_all_is_a_batch():
 def test_two_rules_of_one_name_are_refused():
     one = build_rule("r", on("test.tick"), [emit()])
     other = build_rule("r", on("test.tack"), [emit()])
-    with pytest.raises(RuleError, match="rule 'r': two rules have this name. Rename"):
+    with pytest.raises(RuleError, match=r"rule 'r': two rules have this name. Rename"):
         Operator([one, other])
 
 
-# What comes out --------------------------------------------------------------------------
+# What comes out -----------------------------------------------------------------------
 
 
 def one_event(rows=None, **options):
