@@ -42,8 +42,10 @@ def stream(
         How much older than the newest event an event may be; older ones are
         late. Larger waits longer, smaller loses stragglers.
     idle
-        After how long a silence time goes on without this stream; None: never,
-        which is right when history is replayed in several parts.
+        After how long a silence time goes on without this stream, which then
+        trails what arrives elsewhere by so much. A stream never heard has been
+        silent since the first entry of any stream. None: never, which is right
+        when history is replayed in several parts.
 
     Examples
     --------

@@ -11,7 +11,7 @@ Fields of ``cep:{name}:meta``:
 ``buffered``   JSON: stream to the ids of entries read but not yet released
 ``counts``     JSON: stream to counts (`cep.pipeline.accounting`)
 ``outputs``    JSON: rule to numbers of matches, outputs, suppressed ones
-``ticks``      last tick read
+``ticks``      last tick that time has passed
 ``ended``      "1" once the input was declared to have ended
 =============  ===============================================================
 """
