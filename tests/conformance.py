@@ -224,7 +224,7 @@ def build(pattern: dict[str, Any], key: str | None = None) -> Rule:
     skip = pattern["after_match_skip"] or {"kind": "no_skip", "target": None}
     target = step_name(skip["target"]) if skip["target"] else None
     after = AfterMatch(skip["kind"], target)
-    limits = Limits(partials_per_key=1_000_000)
+    limits = Limits(partials_per_key=1_000_000, bindings_per_key=10**9)
     if _has_vain_absence(pattern["elements"]):
         rule = build_rule("case", on(EVENT), [emit()], key=key, limits=limits)
         return replace(rule, pattern=sequence, after_match=after)

@@ -151,6 +151,7 @@ def rules(draw, name="random"):
             after_match=after,
             limits=Limits(
                 partials_per_key=draw(st.sampled_from([3, 40])),
+                bindings_per_key=draw(st.sampled_from([8, 200])),
                 policy=draw(st.sampled_from(["drop_oldest", "drop_new", "trip"])),
             ),
         )

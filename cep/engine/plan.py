@@ -137,6 +137,7 @@ class CompiledRule:
         out[nfa.R_CAP_POLICY] = _POLICIES[rule.limits.policy]
         out[nfa.R_HAVING] = self.having
         out[nfa.R_BRANCH] = self.branch
+        out[nfa.R_BINDINGS] = rule.limits.bindings_per_key
         return out
 
 

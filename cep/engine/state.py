@@ -114,6 +114,10 @@ class MatchState(msgspec.Struct, array_like=True):
             _within(before, -1, places) and _within(nodes[:, vm.FIRST], 0, places + 1)
         )
         _need(_within(nodes[:, vm.VARIABLE], 0, variables))
+        used = np.zeros(n, np.bool_)
+        used[partials[:, nfa.P_NODE]] = True
+        used[before[before >= 0]] = True
+        _need(bool(used.all()))
         lengths = nodes[:, vm.LENGTH]
         expected = np.where(before >= 0, lengths[before], 0) + 1 if n else lengths
         _need(bool((lengths == expected).all()))

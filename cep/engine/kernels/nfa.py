@@ -61,7 +61,8 @@ PARTIAL_WIDTH = 6
 # Keys.
 K_HEAD, K_TAIL, K_COUNT, K_HELD, K_HELD_COUNT = 0, 1, 2, 3, 4
 K_DIRTY, K_TIMER, K_LAST, K_EMITTED = 5, 6, 7, 8
-KEY_WIDTH = 9
+K_BINDINGS = 9  # lengths of all live and held matches together
+KEY_WIDTH = 10
 
 # Counters of the arena.
 C_PARTIAL_BUMP, C_PARTIAL_FREE, C_PARTIAL_FREED = 0, 1, 2
@@ -77,8 +78,8 @@ OUT_WIDTH = 5
 
 # Parameters of a rule.
 R_WITHIN, R_SKIP, R_SKIP_VARIABLE, R_CAP, R_CAP_POLICY = 0, 1, 2, 3, 4
-R_HAVING, R_BRANCH = 5, 6
-PARAM_WIDTH = 7
+R_HAVING, R_BRANCH, R_BINDINGS = 5, 6, 7
+PARAM_WIDTH = 8
 NO_SKIP, TO_NEXT, PAST_LAST, TO_FIRST, TO_LAST = 0, 1, 2, 3, 4
 DROP_OLDEST, DROP_NEW, TRIP = 0, 1, 2
 
@@ -174,7 +175,7 @@ def new_node(program, arena, events, i, before, variable):
 
 
 @inner
-def new_partial(arena, state, node, start, end, order):
+def new_partial(arena, k, state, node, start, end, order):
     """Make a partial match, not yet in any list; takes a reference to its node."""
     partials, c = arena.partials, arena.counters
     p = c[C_PARTIAL_FREE]
@@ -191,13 +192,15 @@ def new_partial(arena, state, node, start, end, order):
     partials[p, P_ORDER] = order
     partials[p, P_NEXT] = -1
     arena.nodes[node, REFS] += 1
+    arena.keys[k, K_BINDINGS] += arena.nodes[node, LENGTH]
     return p
 
 
 @inner
-def free_partial(arena, p):
+def free_partial(arena, k, p):
     """Return a partial match to the free list and give up its node."""
     c = arena.counters
+    arena.keys[k, K_BINDINGS] -= arena.nodes[arena.partials[p, P_NODE], LENGTH]
     release_node(arena, arena.partials[p, P_NODE])
     arena.partials[p, P_NEXT] = c[C_PARTIAL_FREE]
     c[C_PARTIAL_FREE] = p
@@ -313,7 +316,7 @@ def complete(program, arena, events, k, i, node, start, end, order, stack):
     c = arena.counters
     hold = program.params[R_SKIP] != NO_SKIP
     if hold:
-        at = new_partial(arena, np.int64(-1), node, start, end, order)
+        at = new_partial(arena, k, np.int64(-1), node, start, end, order)
         arena.partials[at, P_NEXT] = arena.keys[k, K_HELD]
         arena.keys[k, K_HELD] = at
         arena.keys[k, K_HELD_COUNT] += 1
@@ -373,7 +376,7 @@ def prune(arena, k, limit):
         after = partials[p, P_NEXT]
         if partials[p, P_ORDER] <= limit:
             unlink(arena, k, before, p)
-            free_partial(arena, p)
+            free_partial(arena, k, p)
         else:
             before = p
         p = after
@@ -387,7 +390,7 @@ def prune(arena, k, limit):
                 partials[before, P_NEXT] = after
             keys[k, K_HELD_COUNT] -= 1
             arena.counters[C_HELD_PRUNED] += 1
-            free_partial(arena, p)
+            free_partial(arena, k, p)
         else:
             before = p
         p = after
@@ -428,7 +431,7 @@ def release(program, arena, k, i):
             arena.outv[at, j] = arena.held[best, j]
         nodes[node, REFS] += 1
         start = partials[best, P_ORDER]
-        free_partial(arena, best)
+        free_partial(arena, k, best)
         if skip == TO_NEXT:
             prune(arena, k, start)
         elif skip == PAST_LAST:
@@ -480,7 +483,7 @@ def expire(program, arena, events, k, now, stack):
             )
         else:
             c[C_TIMEOUTS] += 1
-        free_partial(arena, p)
+        free_partial(arena, k, p)
         p = keys[k, K_HEAD]
         # What ends at one moment is released before what ends later, however
         # far time moves in one call: a release may drop those that end later.
@@ -669,11 +672,14 @@ def feed(program, arena, events, begin):
             elif n == 0:
                 changed = True
                 unlink(arena, k, before, p)
-                free_partial(arena, p)
+                free_partial(arena, k, p)
             else:
                 changed = True
                 old = partials[p, P_NODE]
                 arena.nodes[kept[0, 1], REFS] += 1
+                keys[k, K_BINDINGS] += (
+                    arena.nodes[kept[0, 1], LENGTH] - arena.nodes[old, LENGTH]
+                )
                 partials[p, P_STATE], partials[p, P_NODE] = kept[0, 0], kept[0, 1]
                 if kept[0, 1] != old:
                     partials[p, P_END] = now
@@ -681,7 +687,7 @@ def feed(program, arena, events, begin):
                 before = p
                 for j in range(1, n):
                     end = partials[p, P_END] if kept[j, 1] == old else now
-                    q = new_partial(arena, kept[j, 0], kept[j, 1], start, end, order)
+                    q = new_partial(arena, k, kept[j, 0], kept[j, 1], start, end, order)
                     insert_after(arena, k, before, q)
                     before = q
                 release_node(arena, old)
@@ -695,7 +701,7 @@ def feed(program, arena, events, begin):
             for j in range(n):
                 changed = True
                 q = new_partial(
-                    arena, kept[j, 0], kept[j, 1], now, now, events.order[i]
+                    arena, k, kept[j, 0], kept[j, 1], now, now, events.order[i]
                 )
                 insert_after(arena, k, np.int64(-1), q)
             if made[0, 0] > 0:
@@ -703,19 +709,21 @@ def feed(program, arena, events, begin):
         if keys[k, K_HELD] >= 0:
             changed = True
             release(program, arena, k, i)
-        while keys[k, K_COUNT] > program.params[R_CAP]:
+        while keys[k, K_COUNT] > program.params[R_CAP] or (
+            keys[k, K_BINDINGS] > program.params[R_BINDINGS] and keys[k, K_COUNT] > 0
+        ):
             changed = True
             c[C_DROPPED] += 1
             if program.params[R_CAP_POLICY] == DROP_OLDEST:
                 p = keys[k, K_HEAD]
                 unlink(arena, k, np.int64(-1), p)
-                free_partial(arena, p)
+                free_partial(arena, k, p)
             else:
                 before, p = np.int64(-1), keys[k, K_HEAD]
                 while partials[p, P_NEXT] >= 0:
                     before, p = p, partials[p, P_NEXT]
                 unlink(arena, k, before, p)
-                free_partial(arena, p)
+                free_partial(arena, k, p)
                 if program.params[R_CAP_POLICY] == TRIP:
                     c[C_TRIPPED], c[C_TRIPPED_AT] = 1, now
         if keys[k, K_HELD] >= 0:
@@ -878,6 +886,7 @@ def import_key(program, arena, k, live, held, partials_in, nodes_in, vals_in, he
     for j in range(live + held):
         p = new_partial(
             arena,
+            k,
             partials_in[j, P_STATE],
             base + partials_in[j, P_NODE],
             partials_in[j, P_START],
