@@ -23,10 +23,10 @@ from cep.rules.expressions import (
     Field,
     Python,
     TypeIs,
-    Window,
     reads_match,
 )
 from cep.rules.types import ENVELOPE, Checker, field_kind, payload_kinds
+from cep.rules.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -30,8 +30,8 @@ from cep.rules.expressions import (
     Scoped,
     StringTest,
     TypeIs,
-    Window,
 )
+from cep.rules.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

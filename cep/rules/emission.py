@@ -13,7 +13,8 @@ from string import Formatter
 from typing import Any
 
 from cep.errors import RuleError, near_miss
-from cep.rules.expressions import Aggregate, Expr, Key, StepRef, as_expr
+from cep.rules.expressions import Expr, Key, StepRef, as_expr
+from cep.rules.windows import Aggregate
 
 ALERT = "trend.alert.generated"
 

@@ -22,12 +22,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from cep.clock import duration_ns
 from cep.errors import RuleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import timedelta
 
 Key = tuple[Any, ...]
 Scalar = bool | int | float | str
@@ -37,17 +35,6 @@ COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 LOGIC = ("and", "or")
 FUNCTIONS = {"neg": 1, "abs": 1, "log": 1, "sqrt": 1, "min2": 2, "max2": 2}
 STRING_TESTS = ("starts_with", "ends_with", "contains")
-WINDOW_AGGREGATES = (
-    "count",
-    "sum",
-    "avg",
-    "var",
-    "std",
-    "min",
-    "max",
-    "first",
-    "last",
-)
 BOUND_AGGREGATES = ("count", "sum", "avg", "min", "max")
 
 _SYMBOLS = {
@@ -450,50 +437,6 @@ class Scoped(Expr):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Window(Expr):
-    """An aggregate over a sliding event-time window: ``avg(e.price).over("60s")``.
-
-    The window of an event at time ``t`` is ``(t - length, t]`` over the events
-    of the step's types: an event counts itself, one exactly ``length`` old has
-    left, and of events with equal times an earlier one does not see a later
-    one. ``where`` limits which events enter; absent values are passed over
-    (``count()`` counts events, ``count(e.x)`` those that have an x). In an
-    empty window count and sum are 0, all others absent. ``var`` and ``std``
-    are those of the population (divided by n). Values beyond 1e140 in size are
-    passed over like absent ones.
-
-    ``by`` names the fields that split the events into windows of their own:
-    None for the rule's key, an empty tuple for one window over all.
-    """
-
-    function: str
-    value: Expr | None
-    length_ns: int
-    by: tuple[str, ...] | None
-    where: Expr | None
-
-    @property
-    def key(self) -> Key:
-        return (
-            "window",
-            self.function,
-            None if self.value is None else self.value.key,
-            self.length_ns,
-            self.by,
-            None if self.where is None else self.where.key,
-        )
-
-    def __str__(self) -> str:
-        from cep.clock import format_duration
-
-        text = f"{self.function}({'' if self.value is None else self.value})"
-        if self.where is not None:
-            text += f".where({self.where})"
-        by = "" if self.by is None else f", by={list(self.by)!r}"
-        return f"{text}.over({format_duration(self.length_ns)!r}{by})"
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Python(Expr):
     """A Python function of some fields of the event: the escape hatch `py`.
 
@@ -514,64 +457,6 @@ class Python(Expr):
 
     def __str__(self) -> str:
         return f"py({self.function.__qualname__}, reads={list(self.reads)!r})"
-
-
-class Aggregate:
-    """An aggregate that still needs its window: ``avg(e.price)`` before ``.over``."""
-
-    __slots__ = ("_function", "_value", "_where")
-
-    def __init__(
-        self, function: str, value: Expr | None, where: Expr | None = None
-    ) -> None:
-        self._function, self._value, self._where = function, value, where
-
-    def where(self, condition: Expr) -> Aggregate:
-        """Let only events that satisfy ``condition`` enter the window."""
-        condition = as_expr(condition)
-        joined = condition if self._where is None else self._where & condition
-        return Aggregate(self._function, self._value, joined)
-
-    def over(
-        self,
-        length: str | timedelta,
-        *,
-        by: str | Sequence[str] | Expr | None = None,
-    ) -> Window:
-        """Aggregate over the last ``length`` of event time, ``(t - length, t]``.
-
-        ``by`` splits by one or several fields; the default is the rule's key,
-        ``by=[]`` is one window over all events of the step's types.
-        """
-        names: tuple[str, ...] | None
-        if by is None:
-            names = None
-        else:
-            parts = [by] if isinstance(by, (str, Expr)) else list(by)
-            names = tuple(p.name if isinstance(p, Field) else str(p) for p in parts)
-        return Window(
-            self._function, self._value, duration_ns(length), names, self._where
-        )
-
-    def _refuse(self, *_: object) -> NoReturn:
-        raise RuleError(
-            str(self),
-            "the aggregate has no window yet",
-            f'say over what: {self}.over("60s")',
-        )
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
-    __mod__ = __rmod__ = __abs__ = __truediv__ = __rtruediv__ = __lt__ = __le__ = (
-        __gt__
-    ) = __ge__ = _refuse
-    __and__ = __or__ = __neg__ = __bool__ = __invert__ = _refuse
-    __eq__ = __ne__ = _refuse
-    __hash__ = None  # type: ignore[assignment]
-
-    def __str__(self) -> str:
-        return f"{self._function}({'' if self._value is None else self._value})"
-
-    __repr__ = __str__
 
 
 class StepRef:
@@ -651,8 +536,9 @@ def as_expr(value: object) -> Expr:
             "nothing equals an absent value, so None cannot be compared",
             "ask for absence with .is_null(), for presence with ~....is_null()",
         )
-    if isinstance(value, Aggregate):
-        value._refuse()
+    refuse = getattr(type(value), "_refuse", None)
+    if refuse is not None:  # an aggregate without its window
+        refuse(value)
     if isinstance(value, StepRef):
         raise RuleError(
             repr(value),

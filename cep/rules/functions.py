@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 from cep.errors import RuleError
 from cep.rules.expressions import (
-    Aggregate,
     BoundAggregate,
     BoundField,
     Call,
@@ -25,6 +24,7 @@ from cep.rules.expressions import (
     StepRef,
     as_expr,
 )
+from cep.rules.windows import Aggregate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,9 +16,10 @@ from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError, near_miss
 from cep.rules.after_match import AfterMatch, after_match
 from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD, Emission
-from cep.rules.expressions import Expr, Key, Python, Window
+from cep.rules.expressions import Expr, Key, Python
 from cep.rules.patterns import NEGATIONS, Quantifier, Sequence, Step, seq
 from cep.rules.types import Checker, Kind, field_kind
+from cep.rules.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,8 +27,8 @@ from cep.rules.expressions import (
     Python,
     StringTest,
     TypeIs,
-    Window,
 )
+from cep.rules.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,6 +11,8 @@ callers write ``np.int64(-1)`` where a constant is meant.
 from __future__ import annotations
 
 import hashlib
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +30,23 @@ _LEAN: Any = {
 _INNER: Any = {"no_cpython_wrapper": True, "_nrt": False}
 
 
-def _digest() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    content = b"".join(path.read_bytes() for path in sources)
+def _sources(path: Path, found: dict[str, bytes]) -> dict[str, bytes]:
+    """Return a module of kernels and all those that it imports, by name."""
+    if path.name not in found:
+        found[path.name] = path.read_bytes()
+        for name in _IMPORTS.findall(found[path.name].decode()):
+            _sources(Path(__file__).with_name(f"{name}.py"), found)
+    return found
+
+
+_IMPORTS = re.compile(r"^from cep\.engine\.kernels\.(\w+) import", re.MULTILINE)
+
+
+@cache
+def _digest(path: str) -> str:
+    sources = _sources(Path(path), {})
+    content = b"".join(sources[name] for name in sorted(sources))
     return hashlib.sha256(content).hexdigest()[:12]
-
-
-DIGEST = _digest()
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,9 +54,9 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     numba's cache looks only at the file of the function itself and would go on
     using code of inner functions that have changed since, so the name under
-    which it files the code holds a digest of all kernels.
+    which it files the code holds a digest of that module and those it imports.
     """
-    function.__qualname__ += f"_{DIGEST}"
+    function.__qualname__ += f"_{_digest(function.__code__.co_filename)}"
     compiled: Callable[..., Any]
     try:
         compiled = nb.njit(cache=True, **_LEAN)(function)
