@@ -28,6 +28,7 @@ from cep.rules.expressions import (
     Expr,
     Not,
     Scoped,
+    SincePrevious,
     TypeIs,
     conjuncts,
 )
@@ -73,19 +74,31 @@ class Edge:
     source: State
     target: State
     condition: Expr
+    gap_ns: int = 0  # from the event bound last, 0 for any time
 
 
 @dataclass(slots=True, eq=False)
 class State:
-    """A state; ``variable`` is the step whose events a TAKE from here binds."""
+    """A state; ``variable`` is the step whose events a TAKE from here binds.
+
+    ``gap_ns`` is how long a PENDING state waits from the event bound last; 0: for
+    the time bound of the whole pattern.
+    """
 
     variable: str
     kind: StateKind
+    gap_ns: int = 0
     edges: list[Edge] = field(default_factory=list)
 
-    def add(self, action: Action, target: State, condition: Expr = TRUE) -> None:
+    def add(
+        self,
+        action: Action,
+        target: State,
+        condition: Expr = TRUE,
+        gap_ns: int = 0,
+    ) -> None:
         """Add an edge from here."""
-        self.edges.append(Edge(action, self, target, condition))
+        self.edges.append(Edge(action, self, target, condition, gap_ns))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +109,7 @@ class _Element:
     contiguity: Contiguity | None
     siblings: tuple[_Element, ...]
     index: int
+    gap_ns: int  # its own and that of the groups around it, 0 for none
 
     @property
     def quantifier(self) -> Quantifier:
@@ -114,6 +128,11 @@ class _Group:
         self.first_of_loop = True
 
 
+def _shorter(left: int, right: int) -> int:
+    """The shorter of two limits, of which 0 is none."""
+    return min(left, right) if left and right else left or right
+
+
 class _Builder:
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -127,7 +146,7 @@ class _Builder:
 
     def build(self) -> State:
         final = self._state("", "final")
-        start = self._sequence(self.rule.pattern, final, None)
+        start = self._sequence(self.rule.pattern, final, None, 0)
         start.kind = "start"
         return start
 
@@ -137,12 +156,14 @@ class _Builder:
         return state
 
     def _sequence(
-        self, body: Sequence, sink: State, following: _Element | None
+        self, body: Sequence, sink: State, following: _Element | None, gap_ns: int
     ) -> State:
+        gap_ns = _shorter(gap_ns, body.gap_ns or 0)
         elements: list[_Element] = []
         siblings: tuple[_Element, ...] = ()
         for i, (contiguity, part) in enumerate(body.elements):
-            elements.append(_Element(part, contiguity, siblings, i))
+            limit = _shorter(gap_ns, part.gap_ns or 0)
+            elements.append(_Element(part, contiguity, siblings, i, limit))
             siblings = tuple(elements)
         last_sink = sink
         for element in reversed(elements):
@@ -158,10 +179,12 @@ class _Builder:
     def _absence(self, element: _Element, sink: State) -> State:
         # In the middle, `not_then` becomes an edge to STOP from the states
         # around it; only in last place is it a state of its own.
-        if sink.kind != "final" or self.rule.pattern.within_ns is None:
+        waits = element.gap_ns or self.rule.pattern.within_ns is not None
+        if sink.kind != "final" or not waits:
             return sink
         condition = self._take_condition(element)
         pending = self._state(element.name, "pending")
+        pending.gap_ns = element.gap_ns
         pending.add("proceed", self._stop(condition, element.name), condition)
         pending.add("ignore", pending, Not(condition))
         return pending
@@ -171,7 +194,7 @@ class _Builder:
         state = self._state(element.name)
         # Into FINAL by IGNORE: in last place a further event has to confirm it.
         action: Action = "ignore" if sink.kind == "final" else "proceed"
-        state.add(action, sink, Not(condition))
+        state.add(action, sink, Not(condition), element.gap_ns)
         state.add("proceed", self._stop(condition, element.name), condition)
         return state
 
@@ -259,7 +282,7 @@ class _Builder:
         state = self._state(element.name)
         # An event that is taken cancels the absences before an optional step.
         after = self._without_transitive_nots(element, sink)
-        state.add("take", after, take)
+        state.add("take", after, take, element.gap_ns)
         if optional:
             assert proceed is not None
             until = self._until_of(element.body)
@@ -275,7 +298,7 @@ class _Builder:
                 # Waiting without the PROCEED edge, so that each way around the
                 # optional step is opened only once.
                 waiting = self._state(element.name)
-                waiting.add("take", after, take)
+                waiting.add("take", after, take, element.gap_ns)
                 waiting.add("ignore", waiting, ignore)
                 self._add_stops(element, waiting)
             state.add("ignore", waiting, ignore)
@@ -303,11 +326,11 @@ class _Builder:
             _narrow(sink, self._take_condition(element))
         else:
             loop.add("proceed", sink, self._true())
-        loop.add("take", loop, take)
+        loop.add("take", loop, take, element.gap_ns)
         self._add_stop_to_loop(following, loop)
         if ignore is not None:
             waiting = self._state(element.name)
-            waiting.add("take", loop, take)
+            waiting.add("take", loop, take, element.gap_ns)
             waiting.add("ignore", waiting, ignore)
             loop.add("ignore", waiting, ignore)
             self._add_stop_to_loop(following, waiting)
@@ -344,7 +367,7 @@ class _Builder:
         assert isinstance(element.body, Sequence)
         outer = self.group
         self.group = self._group_of(element)
-        first = self._sequence(element.body, sink, following)
+        first = self._sequence(element.body, sink, following, element.gap_ns)
         self.group = outer
         return first
 
@@ -368,9 +391,10 @@ class _Builder:
 
     def _copy(self, state: State) -> State:
         copy = self._state(state.variable, state.kind)
+        copy.gap_ns = state.gap_ns
         for edge in state.edges:
             target = copy if edge.target is state else edge.target
-            copy.add(edge.action, target, edge.condition)
+            copy.add(edge.action, target, edge.condition, edge.gap_ns)
         return copy
 
     def _nots_before(self, element: _Element) -> list[tuple[Expr, str]]:
@@ -388,6 +412,7 @@ class _Builder:
             return sink
         names = {name for _, name in nots}
         copy = self._state(sink.variable, sink.kind)
+        copy.gap_ns = sink.gap_ns
         for edge in sink.edges:
             target = edge.target
             if edge.action == "proceed":
@@ -398,7 +423,7 @@ class _Builder:
                     target = self._without_transitive_nots(element, target)
             elif target is sink:
                 target = copy
-            copy.add(edge.action, target, edge.condition)
+            copy.add(edge.action, target, edge.condition, edge.gap_ns)
         return copy
 
     def _stop(self, condition: Expr, name: str) -> State:
@@ -494,6 +519,9 @@ def _narrow(state: State, taken: Expr) -> None:
         edge.condition = both(edge.condition, Not(taken))
 
 
+_Literals = tuple[tuple[Expr, bool], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class FlatEdge:
     """What one event can do in a state: an action under a conjunction of literals."""
@@ -501,7 +529,7 @@ class FlatEdge:
     action: Literal["take", "ignore", "stop"]
     target: int
     variable: str
-    literals: tuple[tuple[Expr, bool], ...]
+    literals: _Literals
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,13 +537,16 @@ class FlatState:
     """A state without PROCEED edges.
 
     ``completes`` holds the conjunctions under which a match that has just
-    entered this state by taking an event is complete with that event.
+    entered this state by taking an event is complete with that event. A partial
+    match in this state has run out ``gap_ns`` after the event that it bound last
+    (0: never for that reason); in a PENDING state the match is then complete.
     """
 
     variable: str
     kind: StateKind
     edges: tuple[FlatEdge, ...]
-    completes: tuple[tuple[tuple[Expr, bool], ...], ...]
+    completes: tuple[_Literals, ...]
+    gap_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,7 +558,20 @@ class Automaton:
 
 def build_automaton(rule: Rule) -> Automaton:
     """Compile the pattern of ``rule``; state 0 of the result is the start."""
-    start = _Builder(rule).build()
+    return flatten(_Builder(rule).build(), rule)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """An edge and what leads to it without consuming an event."""
+
+    edge: Edge
+    literals: _Literals
+    gap_ns: int
+
+
+def flatten(start: State, rule: Rule) -> Automaton:
+    """Follow the PROCEED edges of every state that ``start`` leads to."""
     order: dict[int, State] = {}
     queue = [start]
     while queue:
@@ -537,35 +581,69 @@ def build_automaton(rule: Rule) -> Automaton:
         order[id(state)] = state
         queue += [edge.target for edge in state.edges]
     numbers = {key: i for i, key in enumerate(order)}
-    return Automaton(tuple(_flatten(state, numbers, rule) for state in order.values()))
+    ways = {key: list(_ways(s, (), 0, rule)) for key, s in order.items()}
+    return Automaton(tuple(_flat(state, numbers, ways) for state in order.values()))
 
 
-def _flatten(state: State, numbers: dict[int, int], rule: Rule) -> FlatState:
-    edges = [
-        FlatEdge(
-            "stop" if edge.target.kind == "stop" else edge.action,
-            numbers[id(edge.target)],
-            edge.source.variable,
-            literals,
+def _flat(
+    state: State, numbers: dict[int, int], ways: dict[int, list[_Way]]
+) -> FlatState:
+    # A match's first event has none before it.
+    at_start = state.kind == "start"
+    gap = 0 if at_start else _runs_out(state, ways, set()) or 0
+    edges = []
+    for way in ways[id(state)]:
+        edge, literals = way.edge, way.literals
+        if edge.action == "proceed" or (at_start and edge.action == "ignore"):
+            continue
+        stops = edge.target.kind == "stop"
+        # The shortest limits of a state are conditions, the longest its end.
+        if way.gap_ns and way.gap_ns != gap and not (stops or at_start):
+            literals = (*literals, (SincePrevious(way.gap_ns), True))
+        edges.append(
+            FlatEdge(
+                "stop" if stops else edge.action,
+                numbers[id(edge.target)],
+                edge.source.variable,
+                literals,
+            )
         )
-        for edge, literals in _reachable(state, (), rule)
-        if edge.action != "proceed"
-        and not (state.kind == "start" and edge.action == "ignore")
-    ]
     completes = [
-        literals
-        for edge, literals in _reachable(state, (), rule)
-        if edge.action == "proceed" and edge.target.kind == "final"
+        way.literals
+        for way in ways[id(state)]
+        if way.edge.action == "proceed" and way.edge.target.kind == "final"
     ]
-    return FlatState(state.variable, state.kind, tuple(edges), tuple(completes))
+    return FlatState(state.variable, state.kind, tuple(edges), tuple(completes), gap)
 
 
-def _reachable(
-    state: State,
-    literals: tuple[tuple[Expr, bool], ...],
-    rule: Rule,
-    depth: int = 0,
-) -> Iterator[tuple[Edge, tuple[tuple[Expr, bool], ...]]]:
+def _runs_out(state: State, ways: dict[int, list[_Way]], seen: set[int]) -> int | None:
+    """When nothing can come of a match in ``state`` any more, after its last event.
+
+    0: never; None: of this state nothing comes that is not known from ``seen``.
+    """
+    if state.gap_ns or state.kind == "pending":
+        return state.gap_ns
+    seen.add(id(state))
+    longest: int | None = None
+    for way in ways[id(state)]:
+        edge, gap = way.edge, way.gap_ns
+        if edge.target.kind == "stop" or edge.action == "proceed":
+            continue
+        found: int | None = gap
+        if edge.action == "ignore" and not gap and edge.target.kind != "final":
+            if id(edge.target) in seen:
+                continue
+            found = _runs_out(edge.target, ways, seen)
+        if found == 0:
+            return 0
+        if found is not None:
+            longest = max(longest or 0, found)
+    return longest
+
+
+def _ways(
+    state: State, literals: _Literals, gap_ns: int, rule: Rule, depth: int = 0
+) -> Iterator[_Way]:
     if depth > 200:
         raise RuleError(
             f"rule {rule.name!r}",
@@ -576,9 +654,10 @@ def _reachable(
         joined = _join(literals, edge.condition)
         if joined is None:
             continue
-        yield edge, joined
+        gap = _shorter(gap_ns, edge.gap_ns)
+        yield _Way(edge, joined, gap)
         if edge.action == "proceed":
-            yield from _reachable(edge.target, joined, rule, depth + 1)
+            yield from _ways(edge.target, joined, gap, rule, depth + 1)
 
 
 def _join(

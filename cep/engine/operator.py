@@ -127,6 +127,9 @@ class Operator:
         if name == "@type":
             out[:] = types
             return
+        if name == "@time":
+            out[:] = columns.time_ms
+            return
         if name not in ENVELOPE:
             self._load_payload(out, name, kind, columns)
             return

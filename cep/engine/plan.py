@@ -22,6 +22,7 @@ from cep.rules.expressions import (
     Expr,
     Field,
     Python,
+    SincePrevious,
     TypeIs,
     reads_match,
 )
@@ -409,7 +410,9 @@ class _EventScope:
     ) -> None:
         self.plan, self.types, self.rule_key = plan, tuple(sorted(types)), rule_key
 
-    def column(self, expr: Field | Window | Python | TypeIs) -> int:
+    def column(self, expr: Field | Window | Python | TypeIs | SincePrevious) -> int:
+        if isinstance(expr, SincePrevious):
+            return self.plan.input_column("@time", "float")
         if isinstance(expr, TypeIs):
             return self.plan.type_column()
         if isinstance(expr, Window):

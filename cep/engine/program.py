@@ -28,6 +28,7 @@ from cep.rules.expressions import (
     Not,
     Python,
     Scoped,
+    SincePrevious,
     StringTest,
     TypeIs,
 )
@@ -77,8 +78,8 @@ Row = tuple[int, int, int]  # op, a, b; jumps are relative to the program's begi
 class Scope(Protocol):
     """Where the values of a program are."""
 
-    def column(self, expr: Field | Window | Python | TypeIs) -> int:
-        """Return the batch column that holds ``expr``."""
+    def column(self, expr: Field | Window | Python | TypeIs | SincePrevious) -> int:
+        """Return the batch column that holds ``expr``, or what it is told from."""
         ...
 
     def variable(self, step: str) -> int:
@@ -164,6 +165,12 @@ class Programs:
             begin = len(self._consts)
             self._consts.extend(map(float, codes))
             code.append((vm.IN, begin, len(codes)))
+        elif isinstance(expr, SincePrevious):
+            code.append((vm.COL, scope.column(expr), 0))
+            code.append((vm.BOUND_TIME, 0, 0))
+            code.append((vm.SUB, 0, 0))
+            code.append((vm.CONST, self._const(expr.length_ns / 1_000_000), 0))
+            code.append((vm.LT, 0, 0))
         elif isinstance(expr, BoundField):
             op = vm.BOUND_FIRST if expr.which == "first" else vm.BOUND_LAST
             code.append(
@@ -216,6 +223,7 @@ class Programs:
 
 
 _PUSHES = {vm.CONST, vm.COL, vm.BOUND_COUNT, vm.BOUND_LAST, vm.BOUND_FIRST}
+_PUSHES.add(vm.BOUND_TIME)
 _PUSHES |= set(_BOUND.values())
 _POPS = {*_BINARY.values(), vm.MIN2, vm.MAX2, vm.JUMP_IF_FALSE, vm.JUMP_IF_TRUE}
 

@@ -22,6 +22,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from cep.clock import format_duration
 from cep.errors import RuleError
 
 if TYPE_CHECKING:
@@ -437,6 +438,23 @@ class Scoped(Expr):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SincePrevious(Expr):
+    """Whether less than ``length_ns`` has passed since the event bound last.
+
+    Made from `within_previous` when a pattern is compiled, not by users.
+    """
+
+    length_ns: int
+
+    @property
+    def key(self) -> Key:
+        return ("since_previous", self.length_ns)
+
+    def __str__(self) -> str:
+        return f"less than {format_duration(self.length_ns)} after the event before"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Python(Expr):
     """A Python function of some fields of the event: the escape hatch `py`.
 
@@ -577,4 +595,5 @@ def conjuncts(condition: Expr) -> list[Expr]:
 
 def reads_match(expr: Expr) -> bool:
     """Whether the value depends on what the match has bound (it is iterative)."""
-    return any(isinstance(node, (BoundField, BoundAggregate)) for node in expr.walk())
+    bound = (BoundField, BoundAggregate, SincePrevious)
+    return any(isinstance(node, bound) for node in expr.walk())

@@ -96,14 +96,42 @@ class Quantifier:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Element:
-    """What steps and groups share: quantifiers."""
+    """What steps and groups share: quantifiers and time limits.
+
+    ``within_ns`` bounds a match from its first event to its last, ``gap_ns`` the
+    time between an event of this element and the one bound before it.
+    """
 
     quantifier: Quantifier = field(default_factory=Quantifier, kw_only=True)
+    within_ns: int | None = field(default=None, kw_only=True)
+    gap_ns: int | None = field(default=None, kw_only=True)
 
     @property
     def label(self) -> str:
         """How error messages call this element."""
         raise NotImplementedError  # pragma: no cover
+
+    @property
+    def _time_key(self) -> Key:
+        return () if self.gap_ns is None else (("gap", self.gap_ns),)
+
+    @property
+    def _time_text(self) -> str:
+        text = ""
+        if self.within_ns is not None:
+            text += f".within({format_duration(self.within_ns)!r})"
+        if self.gap_ns is not None:
+            text += f".within_previous({format_duration(self.gap_ns)!r})"
+        return text
+
+    def _limited(self, length: str | timedelta) -> _Element:
+        if self.gap_ns is not None:
+            raise RuleError(
+                self.label,
+                f"has a gap limit already: {format_duration(self.gap_ns)}",
+                "keep one .within_previous(...)",
+            )
+        return replace(self, gap_ns=duration_ns(length))
 
     def _quantified(self, **changes: object) -> _Element:
         return replace(self, quantifier=replace(self.quantifier, **changes))  # type: ignore[arg-type]
@@ -228,17 +256,33 @@ class Step(_Element):
         """Bound the time of a repeated single step; see `Sequence.within`."""
         return seq(self).within(length)
 
+    def within_previous(self, length: str | timedelta) -> Step:
+        """Take only events *less* than ``length`` after the event bound before.
+
+        Every repetition of a repeated step is bound, the first one too. The
+        first event of a match has none before it and is not. On a `not_then` in
+        last place it is how long to wait after the last bound event, on a
+        `not_next` how soon the next event must come.
+        """
+        limited = self._limited(length)
+        assert isinstance(limited, Step)
+        return limited
+
     @property
     def key(self) -> Key:
         """The structure as nested tuples."""
         condition = None if self.condition is None else self.condition.key
-        return ("step", self.types, self.name, condition, self.quantifier.key)
+        quantifier = self.quantifier.key
+        limits = self._time_key
+        if self.within_ns is not None:
+            limits = ("within", self.within_ns, *limits)
+        return ("step", self.types, self.name, condition, quantifier, *limits)
 
     def __str__(self) -> str:
         text = f"on({', '.join(map(repr, self.types))}, name={self.name!r})"
         if self.condition is not None:
             text += f".where({self.condition})"
-        return text + str(self.quantifier)
+        return text + str(self.quantifier) + self._time_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,7 +290,6 @@ class Sequence(_Element):
     """Steps and groups in order; built by `seq`, and a group when nested."""
 
     elements: tuple[tuple[Contiguity | None, Step | Sequence], ...]
-    within_ns: int | None = None
     condition: Expr | None = None
 
     @property
@@ -279,7 +322,11 @@ class Sequence(_Element):
         return self._append("not_then", step)
 
     def within(self, length: str | timedelta) -> Sequence:
-        """Bound the time from first to last event: *less* than ``length``."""
+        """Bound the time from first to last event: *less* than ``length``.
+
+        On an element of a longer pattern it bounds the whole match as well; the
+        shortest of all counts.
+        """
         if self.within_ns is not None:
             raise RuleError(
                 self.label,
@@ -287,6 +334,24 @@ class Sequence(_Element):
                 "keep one .within(...)",
             )
         return replace(self, within_ns=duration_ns(length))
+
+    def within_previous(self, length: str | timedelta) -> Sequence:
+        """Bound the time between an event and the one bound before: every step.
+
+        Less than ``length`` may pass before each event of this sequence, groups
+        and repetitions included; only a match's first event has none before it.
+        With a `not_then` in last place it is also how long to wait after the
+        last bound event. Where steps have limits of their own, the shorter
+        counts.
+
+        >>> print(seq(on("market.trade")).then(on("market.bar")).within_previous("3s"))
+        ... # doctest: +NORMALIZE_WHITESPACE
+        seq(on('market.trade', name=None)).then(on('market.bar',
+        name=None)).within_previous('3s')
+        """
+        limited = self._limited(length)
+        assert isinstance(limited, Sequence)
+        return limited
 
     def where(self, condition: Expr) -> Sequence:
         """Keep only complete matches that satisfy ``condition``.
@@ -312,7 +377,7 @@ class Sequence(_Element):
                 f"make it a group of its own: seq(seq(...){self.quantifier})"
                 f".{contiguity}(...)",
             )
-        previous = self.elements[-1][1]
+        step, previous = _element(step), self.elements[-1][1]
         if contiguity in NEGATIONS:
             if isinstance(step, Sequence):
                 raise RuleError(
@@ -369,20 +434,29 @@ class Sequence(_Element):
             else:
                 yield from element.steps()
 
+    def walk(self) -> Iterator[Step | Sequence]:
+        """Yield this sequence, then all its steps and groups, those inside too."""
+        yield self
+        for _, element in self.elements:
+            if isinstance(element, Sequence):
+                yield from element.walk()
+            else:
+                yield element
+
     @property
     def key(self) -> Key:
         """The structure as nested tuples."""
         condition = None if self.condition is None else self.condition.key
         parts = tuple((c, el.key) for c, el in self.elements)
-        return ("seq", parts, self.within_ns, condition, self.quantifier.key)
+        quantifier = self.quantifier.key
+        return ("seq", parts, self.within_ns, condition, quantifier, *self._time_key)
 
     def __str__(self) -> str:
         text = f"seq({self.elements[0][1]})"
         for contiguity, element in self.elements[1:]:
             text += f".{contiguity}({element})"
         text += str(self.quantifier)
-        if self.within_ns is not None:
-            text += f".within({format_duration(self.within_ns)!r})"
+        text += self._time_text
         if self.condition is not None:
             text += f".where({self.condition})"
         return text
@@ -417,4 +491,40 @@ def seq(first: Step | Sequence) -> Sequence:
             f"takes a step or a group, got a {type(first).__name__}",
             'build a step with on("event.type")',
         )
-    return Sequence(elements=((None, first),))
+    return Sequence(elements=((None, _element(first)),))
+
+
+def _element(given: Step | Sequence) -> Step | Sequence:
+    """Return an element; ``step.within(...)`` stays a step with a time bound."""
+    if not isinstance(given, Sequence) or given.within_ns is None:
+        return given
+    inner = given.elements[0][1]
+    only = len(given.elements) == 1 and given.quantifier.is_once
+    if not only or given.condition is not None or inner.within_ns is not None:
+        return given
+    if given.gap_ns is not None:
+        inner = replace(inner, gap_ns=_shorter(given.gap_ns, inner.gap_ns))
+    return replace(inner, within_ns=given.within_ns)
+
+
+def _shorter(left: int | None, right: int | None) -> int | None:
+    return min((x for x in (left, right) if x is not None), default=None)
+
+
+def with_one_window(pattern: Sequence) -> Sequence:
+    """Move the shortest time bound in a pattern to the whole of it."""
+    shortest = pattern.within_ns
+
+    def visit(group: Sequence) -> Sequence:
+        nonlocal shortest
+        elements: list[tuple[Contiguity | None, Step | Sequence]] = []
+        for contiguity, element in group.elements:
+            shortest = _shorter(shortest, element.within_ns)
+            bare = replace(element, within_ns=None)
+            elements.append(
+                (contiguity, visit(bare) if isinstance(bare, Sequence) else bare)
+            )
+        return replace(group, elements=tuple(elements))
+
+    moved = visit(pattern)
+    return replace(moved, within_ns=shortest)

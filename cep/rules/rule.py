@@ -17,12 +17,19 @@ from cep.errors import RuleError, near_miss
 from cep.rules.after_match import AfterMatch, after_match
 from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD, Emission
 from cep.rules.expressions import Expr, Key, Python
-from cep.rules.patterns import NEGATIONS, Quantifier, Sequence, Step, seq
+from cep.rules.patterns import (
+    NEGATIONS,
+    Quantifier,
+    Sequence,
+    Step,
+    seq,
+    with_one_window,
+)
 from cep.rules.types import Checker, Kind, field_kind
 from cep.rules.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from collections.abc import Sequence as Seq
     from datetime import timedelta
 
@@ -83,6 +90,9 @@ class Rule:
         Always a `Sequence`; a single step becomes a sequence of one.
     emissions
         One or more outputs of a match, in order.
+    timeouts
+        Outputs of a partial match that ran out of time, in order; with none it is
+        only counted.
     cooldown_ns
         Least event time between two outputs of one key, 0 for none; a match
         in between is suppressed and counted.
@@ -98,6 +108,7 @@ class Rule:
     after_match: AfterMatch = field(default_factory=AfterMatch)
     limits: Limits = field(default_factory=Limits)
     doc: str = ""
+    timeouts: tuple[Emission, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -139,7 +150,7 @@ class Rule:
         for expr in conditions:
             if expr is not None:
                 yield from expr.walk()
-        for emission in self.emissions:
+        for emission in (*self.emissions, *self.timeouts):
             for leaf in emission.leaves():
                 yield from leaf.walk()
 
@@ -160,6 +171,7 @@ class Rule:
                 self.limits.bindings_per_key,
                 self.limits.policy,
             ),
+            *(("timeout", e.key) for e in self.timeouts),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -173,6 +185,8 @@ class Rule:
         lines.extend(_described(self.pattern, "    "))
         if self.pattern.within_ns is not None:
             lines.append(f"    within {format_duration(self.pattern.within_ns)}")
+        if self.pattern.gap_ns is not None:
+            lines.append(f"    every step{_soon(self.pattern)}")
         if self.pattern.condition is not None:
             lines.append(f"    and then {self.pattern.condition}")
         windows = {str(x) for x in self.expressions() if isinstance(x, Window)}
@@ -186,6 +200,7 @@ class Rule:
             f"{cap.bindings_per_key} events, then {cap.policy}"
         )
         lines.extend(f"  emits: {x.type} {x.fields}" for x in self.emissions)
+        lines.extend(f"  on timeout: {x.type} {x.fields}" for x in self.timeouts)
         lines.append(
             "  portable: yes"
             if self.portable
@@ -201,12 +216,18 @@ def _described(group: Sequence, indent: str) -> Iterator[str]:
     for contiguity, element in group.elements:
         lead, often = f"{indent}{contiguity or 'first':9}", str(element.quantifier)
         if isinstance(element, Sequence):
-            yield f"{lead} group{often}:"
+            yield f"{lead} group{often}{_soon(element)}:"
             yield from _described(element, indent + "  ")
             continue
         types = " or ".join(element.types)
         where = "" if element.condition is None else f" where {element.condition}"
-        yield f"{lead} {element.name}{often}: {types}{where}"
+        yield f"{lead} {element.name}{often}: {types}{where}{_soon(element)}"
+
+
+def _soon(element: Step | Sequence) -> str:
+    if element.gap_ns is None:
+        return ""
+    return f" less than {format_duration(element.gap_ns)} after the event before"
 
 
 def rule(
@@ -218,6 +239,7 @@ def rule(
     cooldown: str | timedelta | None = None,
     after_match: str | tuple[str, str] | AfterMatch = "no_skip",
     limits: Limits | None = None,
+    on_timeout: Emission | Seq[Emission] | None = None,
 ) -> Callable[[Callable[[], Any]], Rule]:
     """Make a `Rule` of a function that returns ``(pattern, emission, ...)``.
 
@@ -234,7 +256,15 @@ def rule(
         Least event time between two outputs of one key, such as ``"60s"``.
     after_match
         ``no_skip`` (default), ``past_last_event``, ``to_next``,
-        ``("to_first", step)`` or ``("to_last", step)``.
+        ``("to_first", step)`` or ``("to_last", step)``; see `AfterMatch` for what
+        happens where that step bound nothing.
+    limits
+        Bounds on partial matches; see `Limits`.
+    on_timeout
+        What a partial match puts out that ran out of time, at the moment it did:
+        one emission or several. There ``m.<step>`` is absent where the step has
+        bound nothing yet, and there is no ``e``. A match that was complete and
+        could still have grown runs out as well.
 
     Raises
     ------
@@ -264,6 +294,7 @@ def rule(
             cooldown=cooldown,
             after_match=given_after,
             limits=given_limits,
+            on_timeout=on_timeout,
             doc=inspect.getdoc(function) or "",
         )
 
@@ -281,6 +312,7 @@ def build_rule(
     cooldown: str | timedelta | None = None,
     after_match: str | tuple[str, str] | AfterMatch = "no_skip",
     limits: Limits | None = None,
+    on_timeout: Emission | Seq[Emission] | None = None,
     doc: str = "",
 ) -> Rule:
     """Build and check a `Rule` from its parts; `rule` is the decorator for it."""
@@ -307,17 +339,23 @@ def build_rule(
         )
     if not emissions:
         raise RuleError(where, "nothing is emitted", "return (pattern, emit(...))")
-    for emission in emissions:
-        if not isinstance(emission, Emission):
-            raise RuleError(
-                where,
-                f"an output must come from emit(...), got {emission!r:.60}",
-                "return (pattern, emit(...))",
-            )
+    timeouts = _as_emissions(on_timeout)
+    for given, remedy in (
+        (emissions, "return (pattern, emit(...))"),
+        (timeouts, "write on_timeout=emit(...)"),
+    ):
+        for emission in given:
+            if not isinstance(emission, Emission):
+                raise RuleError(
+                    where,
+                    f"an output must come from emit(...), got {emission!r:.60}",
+                    remedy,
+                )
     if not pattern.quantifier.is_once:
         # A repetition of all is that of a group which is all there is.
-        body = replace(pattern, within_ns=None, condition=None)
+        body = replace(pattern, within_ns=None, gap_ns=None, condition=None)
         pattern = replace(pattern, quantifier=Quantifier(), elements=((None, body),))
+    pattern = with_one_window(pattern)
     keys = () if key is None else (key,) if isinstance(key, str) else tuple(key)
     result = Rule(
         name=name,
@@ -330,6 +368,7 @@ def build_rule(
         after_match=_after_match(after_match),
         limits=limits or Limits(),
         doc=doc.split("\n\n")[0].replace("\n", " "),
+        timeouts=timeouts,
     )
     _check(result, where)
     if limits is None and pattern.within_ns is None:
@@ -338,6 +377,14 @@ def build_rule(
 
 
 _after_match = after_match
+
+
+def _as_emissions(
+    given: Emission | Seq[Emission] | None,
+) -> tuple[Emission, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, Emission) else tuple(given)
 
 
 def _named(pattern: Sequence, taken: dict[str, int]) -> Sequence:
@@ -415,6 +462,7 @@ def _check(made: Rule, where: str) -> None:
         final.condition(made.pattern.condition)
     for emission in made.emissions:
         _check_emission(made, emission, final)
+    _check_timeouts(made, where, bound, later)
     if made.after_match.target is not None and made.after_match.target not in bound:
         near = near_miss(made.after_match.target, bound)
         raise RuleError(
@@ -436,12 +484,15 @@ def _in_repeated_groups(group: Sequence, repeated: bool = False) -> set[str]:
 
 
 def _check_shape(made: Rule, where: str) -> None:
-    if made.released_by_time and made.pattern.within_ns is None:
+    bounds = (made.pattern.within_ns, made.pattern.gap_ns, made.steps[-1].gap_ns)
+    if made.released_by_time and bounds == (None, None, None):
         raise RuleError(
             where,
             "an absence in last place needs a time after which it is certain",
-            'add .within("30s") to the sequence',
+            'add .within("30s") to the sequence, counted from its first event, or '
+            '.within_previous("30s"), counted from its last',
         )
+    _check_gaps(made.pattern, made.pattern.within_ns, where)
     if "not_then" in _trailing_negations(made.pattern)[:-1]:
         raise RuleError(
             where,
@@ -474,16 +525,12 @@ def _check_groups(group: Sequence, where: str) -> None:
                 "match nothing for ever",
                 "make one of the group's steps required",
             )
-        for given, what in (
-            (element.within_ns, ".within"),
-            (element.condition, ".where"),
-        ):
-            if given is not None:
-                raise RuleError(
-                    at,
-                    f"{what} of a group is not possible",
-                    f"put {what} on the whole sequence, or .where on its steps",
-                )
+        if element.condition is not None:
+            raise RuleError(
+                at,
+                ".where of a group is not possible",
+                "put .where on the whole sequence, or .where on its steps",
+            )
         if "not_then" in _trailing_negations(element):
             raise RuleError(
                 at,
@@ -491,6 +538,58 @@ def _check_groups(group: Sequence, where: str) -> None:
                 "put it behind the group: seq(...).then(seq(...)).not_then(...)",
             )
         _check_groups(element, where)
+
+
+def _check_timeouts(
+    made: Rule,
+    where: str,
+    bound: Mapping[str, Seq[str]],
+    unbound: Mapping[str, str],
+) -> None:
+    gaps = any(x.gap_ns is not None for x in made.pattern.walk())
+    if made.timeouts and made.pattern.within_ns is None and not gaps:
+        raise RuleError(
+            f"{where}, on_timeout",
+            "no partial match of this rule ever runs out of time",
+            'add .within("30s") or .within_previous("30s") to the sequence',
+        )
+    checker = Checker(
+        f"{where}, on_timeout",
+        None,
+        bound,
+        made.key,
+        unbound,
+        no_event="there is no event: a partial match ran out of time",
+    )
+    for emission in made.timeouts:
+        _check_emission(made, emission, checker)
+
+
+def _check_gaps(group: Sequence, within_ns: int | None, where: str) -> None:
+    parts: list[Step | Sequence] = [group, *(part for _, part in group.elements)]
+    for part in parts:
+        if part.gap_ns is None or within_ns is None or part.gap_ns <= within_ns:
+            continue
+        gap, whole = format_duration(part.gap_ns), format_duration(within_ns)
+        raise RuleError(
+            f"{where}, {part.label}",
+            f"{gap} between two events is longer than the {whole} of a whole match",
+            f"make .within_previous shorter than {whole}, or leave it out: .within "
+            "bounds it already",
+        )
+    for place, (contiguity, part) in enumerate(group.elements, start=1):
+        if isinstance(part, Sequence):
+            _check_gaps(part, within_ns, where)
+        elif (
+            contiguity == "not_then"
+            and part.gap_ns is not None
+            and place < len(group.elements)
+        ):
+            raise RuleError(
+                f"{where}, {part.label}",
+                ".within_previous means nothing on an absence that a step follows",
+                "put it on the step that follows, or .within on the sequence",
+            )
 
 
 def _check_combinations(group: Sequence, where: str) -> None:

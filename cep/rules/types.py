@@ -112,9 +112,10 @@ class Checker:
         bound: Mapping[str, Sequence[str]],
         key: Sequence[str] = (),
         unbound: Mapping[str, str] | None = None,
+        no_event: str = "there is no completing event: the match is released by time",
     ) -> None:
         self.where, self.types, self.bound, self.rule_key = where, types, bound, key
-        self.unbound = unbound or {}
+        self.unbound, self.no_event = unbound or {}, no_event
 
     def kind(self, expr: Expr) -> Kind:
         """Return the kind of ``expr``; raise RuleError for what cannot be computed."""
@@ -178,7 +179,7 @@ class Checker:
         if self.types is None:
             raise RuleError(
                 f"{self.where}: {expr}",
-                "there is no completing event: the match is released by time",
+                self.no_event,
                 "use a field of a step: m.<step>.<field>",
             )
         return self.types

@@ -14,6 +14,7 @@ from cep.errors import (
     UnknownFieldError,
 )
 from cep.rules import (
+    AfterMatch,
     Limits,
     avg,
     build_rule,
@@ -166,8 +167,41 @@ TEXTS = {
     "skip strategy without its step": (
         lambda: made(tick, after_match="to_first"),
         (
-            "after_match='to_first': to_first and to_last name a step, the others do not. "
+            "after_match=to_first: to_first and to_last name a step, the others do not. "
             'Write after_match=("to_last", "up") or after_match="past_last_event"'
+        ),
+    ),
+    "a strategy made by hand": (
+        lambda: AfterMatch("to_nxt"),
+        "after_match='to_nxt': unknown strategy 'to_nxt'. Did you mean 'to_next'?",
+    ),
+    "a target that none is meant for": (
+        lambda: made(tick, after_match=AfterMatch("to_next", "a")),
+        (
+            "after_match=to_next(a): to_first and to_last name a step, the others do not. "
+            'Write after_match=("to_last", "up") or after_match="past_last_event"'
+        ),
+    ),
+    "a strategy that is no name": (
+        lambda: made(tick, after_match=("to_last", "a", "trip")),
+        (
+            "after_match=('to_last', 'a', 'trip'): takes a strategy's name, or a pair of it "
+            'and a step\'s name. Write after_match=("to_last", "up") or '
+            'after_match="past_last_event"'
+        ),
+    ),
+    "a policy for missing targets": (
+        lambda: AfterMatch("to_last", "a", on_missing="stop"),
+        (
+            "after_match='to_last', on_missing='stop': there is no such policy. Use one of "
+            "ignore, trip"
+        ),
+    ),
+    "a missing target where there is none": (
+        lambda: AfterMatch("to_next", on_missing="trip"),
+        (
+            "after_match='to_next', on_missing='trip': only to_first and to_last have a "
+            "target that may be missing. Leave on_missing out"
         ),
     ),
     # Kinds.
@@ -441,7 +475,8 @@ TEXTS = {
         lambda: made(seq(tick).not_then(tack)),
         (
             "rule 'r': an absence in last place needs a time after which it is certain. Add"
-            ' .within("30s") to the sequence'
+            ' .within("30s") to the sequence, counted from its first event, or '
+            '.within_previous("30s"), counted from its last'
         ),
     ),
     "an event that no event completes": (
@@ -482,18 +517,85 @@ TEXTS = {
             "not_then(...)"
         ),
     ),
-    "a group's time": (
-        lambda: made(seq(tick).then(seq(tack).then(tock).within("1s"))),
+    "a gap limit given twice": (
+        lambda: tick.within_previous("1s").within_previous("2s"),
+        "step 'a': has a gap limit already: 1s. Keep one .within_previous(...)",
+    ),
+    "a gap limit of the whole given twice": (
+        lambda: seq(tick).within_previous("1s").within_previous("2s"),
         (
-            "rule 'r', sequence of step 'b', step 'c': .within of a group is not possible. "
-            "Put .within on the whole sequence, or .where on its steps"
+            "sequence of step 'a': has a gap limit already: 1s. Keep one "
+            ".within_previous(...)"
         ),
     ),
-    "a step's time": (
-        lambda: made(seq(tick).then(tack.one_or_more().within("1s"))),
+    "a gap longer than the whole": (
+        lambda: made(seq(tick).then(tack.within_previous("2s")).within("1s")),
         (
-            "rule 'r', sequence of step 'b': .within of a group is not possible. Put "
-            ".within on the whole sequence, or .where on its steps"
+            "rule 'r', step 'b': 2s between two events is longer than the 1s of a whole "
+            "match. Make .within_previous shorter than 1s, or leave it out: .within bounds "
+            "it already"
+        ),
+    ),
+    "a gap of all steps longer than the whole": (
+        lambda: made(seq(tick).then(tack).within("1s").within_previous("1500ms")),
+        (
+            "rule 'r', sequence of step 'a', step 'b': 1s500ms between two events is longer"
+            " than the 1s of a whole match. Make .within_previous shorter than 1s, or leave"
+            " it out: .within bounds it already"
+        ),
+    ),
+    "a gap in a group longer than an element's time": (
+        lambda: made(
+            seq(tick.within("1s")).then(seq(tack.within_previous("2s")).next(tock))
+        ),
+        (
+            "rule 'r', step 'b': 2s between two events is longer than the 1s of a whole "
+            "match. Make .within_previous shorter than 1s, or leave it out: .within bounds "
+            "it already"
+        ),
+    ),
+    "a gap limit on an absence in the middle": (
+        lambda: made(seq(tick).not_then(tack.within_previous("1s")).then(tock)),
+        (
+            "rule 'r', step 'b': .within_previous means nothing on an absence that a step "
+            "follows. Put it on the step that follows, or .within on the sequence"
+        ),
+    ),
+    "a timeout that never comes": (
+        lambda: made(seq(tick).then(tack), on_timeout=emit(x=m.a.x)),
+        (
+            "rule 'r', on_timeout: no partial match of this rule ever runs out of time. Add "
+            '.within("30s") or .within_previous("30s") to the sequence'
+        ),
+    ),
+    "an event at a timeout": (
+        lambda: made(seq(tick).then(tack).within("1s"), on_timeout=emit(x=e.x)),
+        (
+            "rule 'r', on_timeout: e.x: there is no event: a partial match ran out of time."
+            " Use a field of a step: m.<step>.<field>"
+        ),
+    ),
+    "a window at a timeout": (
+        lambda: made(
+            seq(tick).then(tack).within("1s"), on_timeout=emit(n=count().over("1s"))
+        ),
+        (
+            "rule 'r', on_timeout: count().over('1s'): there is no event: a partial match "
+            "ran out of time. Use a field of a step: m.<step>.<field>"
+        ),
+    ),
+    "an unknown step at a timeout": (
+        lambda: made(seq(tick).then(tack).within("1s"), on_timeout=emit(x=m.bb.x)),
+        (
+            "rule 'r', on_timeout: m.bb: there is no step named 'bb'. Did you mean m.b? the "
+            'steps are: a, b; name one with on(..., name="bb")'
+        ),
+    ),
+    "a timeout that is no emission": (
+        lambda: made(seq(tick).within("1s"), on_timeout="late"),
+        (
+            "rule 'r': an output must come from emit(...), got 'l'. Write "
+            "on_timeout=emit(...)"
         ),
     ),
     "a group's condition": (
@@ -820,9 +922,11 @@ def test_a_decorator_without_parentheses_is_refused():
     [
         lambda length: count().over(length),
         lambda length: seq(tick).within(length),
+        lambda length: seq(tick).within_previous(length),
+        lambda length: tick.within_previous(length),
         lambda length: made(tick, cooldown=length),
     ],
-    ids=["over", "within", "cooldown"],
+    ids=["over", "within", "within_previous", "step's within_previous", "cooldown"],
 )
 def test_what_is_no_duration_is_refused(use, length):
     with pytest.raises(InvalidDurationError, match="is not a duration"):

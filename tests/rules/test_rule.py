@@ -55,7 +55,12 @@ def rising(**changes):
     up = quantify(up)
     if until is not None:
         up = up.until(until)
-    pattern = getattr(seq(up), how)(on("test.tack", name="end")).within(within)
+    end = on("test.tack", name="end")
+    if "gap" in changes:
+        end = end.within_previous(changes.pop("gap"))
+    pattern = getattr(seq(up), how)(end).within(within)
+    if "gaps" in changes:
+        pattern = pattern.within_previous(changes.pop("gaps"))
     having = changes.pop("having", count(m[name]) > 1)
     options = {"key": "key", "severity": "info", "cooldown": "5s"} | changes
     out = emit(
@@ -100,6 +105,13 @@ CHANGES = [
     {"limits": Limits(partials_per_key=5)},
     {"limits": Limits(bindings_per_key=5)},
     {"limits": Limits(policy="trip")},
+    {"after_match": AfterMatch("to_first", "up", on_missing="trip")},
+    {"gap": "1s"},
+    {"gap": "2s"},
+    {"gaps": "1s"},
+    {"on_timeout": emit(n=1)},
+    {"on_timeout": emit(n=2)},
+    {"on_timeout": [emit(n=1), emit(n=2)]},
     {"title": "n"},
     {"stream": "other.events"},
 ]
@@ -204,6 +216,52 @@ def test_a_description_shows_groups_and_python():
     assert (
         "      then      b.optional(): test.tack\n    then      tock: test.tock" in text
     )
+
+
+def test_a_description_shows_time_limits_and_timeouts():
+    a, b, c = (on(f"test.{t}", name=t[1]) for t in ("tick", "tack", "tock"))
+    group = seq(b.within_previous("1s")).next(c).times(2).within_previous("2s")
+    pattern = seq(a).then(group).within_previous("3s").within("1m")
+    text = build_rule("r", pattern, [emit()], on_timeout=emit(x=m.i.x)).describe()
+    assert (
+        "    first     i: test.tick\n"
+        "    then      group.times(2) less than 2s after the event before:\n"
+        "      first     a: test.tack less than 1s after the event before\n"
+        "      next      o: test.tock\n"
+        "    within 60s\n"
+        "    every step less than 3s after the event before\n"
+    ) in text
+    assert "on timeout: trend.alert.generated {'x': m.i.x}" in text
+
+
+def test_the_shortest_time_bound_of_an_element_is_that_of_the_whole_pattern():
+    a, b, c = (on(f"test.{t}") for t in ("tick", "tack", "tock"))
+    plain = build_rule("r", seq(a).then(b).next(c).within("2s"), [emit()])
+    for pattern in (
+        seq(a).then(b.within("2s")).next(c.within("3s")),
+        seq(a.within("2s")).then(b).next(c).within("5s"),
+    ):
+        made = build_rule("r", pattern, [emit()])
+        assert (made.pattern.within_ns, made.hash) == (2 * 10**9, plain.hash)
+    inside = seq(a).then(seq(b.within("4s")).next(c).within("3s").times(2)).within("5s")
+    assert build_rule("r", inside, [emit()]).pattern.within_ns == 3 * 10**9
+    repeated = seq(a).then(b.times(2).within("2s"))
+    same = seq(a).then(b.times(2)).within("2s")
+    assert (
+        build_rule("r", repeated, [emit()]).hash == build_rule("r", same, [emit()]).hash
+    )
+    absent = seq(a).not_then(b.within("2s")).then(c)
+    assert build_rule("r", absent, [emit()]).pattern.within_ns == 2 * 10**9
+
+
+def test_time_limits_print_as_they_are_written():
+    a, b = on("test.tick"), on("test.tack")
+    pattern = seq(a).then(b.times(2).within_previous("1s")).within_previous("2s")
+    assert str(pattern) == (
+        "seq(on('test.tick', name=None)).then(on('test.tack', name=None).times(2)"
+        ".within_previous('1s')).within_previous('2s')"
+    )
+    assert str(seq(a).then(b.within("1s"))).endswith("name=None).within('1s'))")
 
 
 def test_unnamed_steps_are_named_after_their_types():

@@ -23,6 +23,7 @@ IN, TABLE = 22, 23
 JUMP_IF_FALSE, JUMP_IF_TRUE = 24, 25
 BOUND_COUNT, BOUND_LAST, BOUND_FIRST = 26, 27, 28
 BOUND_SUM, BOUND_AVG, BOUND_MIN, BOUND_MAX, BOUND_PRESENT = 29, 30, 31, 32, 33
+BOUND_TIME = 34
 
 STACK = 64
 
@@ -159,6 +160,10 @@ def run(code, lo, hi, consts, tables, cols, row, nodes, vals, node, stack):
             found = latest(nodes, node, a)
             top += 1
             stack[top] = float(nodes[found, COUNT]) if found >= 0 else 0.0
+        elif op == BOUND_TIME:
+            # Of the event bound last, in milliseconds: event times are whole ones.
+            top += 1
+            stack[top] = float(nodes[node, TIME] // 1_000_000)
         elif op >= BOUND_SUM:
             top += 1
             stack[top] = bound_aggregate(op, nodes, vals, node, a, code[pc - 1, 2])
