@@ -33,7 +33,8 @@ class DerivedEvent:
 
     ``time_ns`` is the completing event's time (for an absence, when it became
     certain); ``lineage`` the contributing events' ids in binding order, and
-    ``steps`` the step that bound each.
+    ``steps`` the step that bound each. ``timeout`` says that it tells of a partial
+    match that ran out of time.
     """
 
     id: str
@@ -48,6 +49,7 @@ class DerivedEvent:
     lineage: tuple[str, ...]
     steps: tuple[str, ...]
     correlation_id: str = ""
+    timeout: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """Return the envelope's metadata: where the event comes from."""
@@ -69,8 +71,11 @@ def derived_events(
     ids: Sequence[tuple[int, int]],
     steps: Sequence[str],
     values: Sequence[Any],
+    timeout: bool = False,
 ) -> Iterator[DerivedEvent]:
-    """Yield the outputs of one match; ``values`` are the emitted leaves in order.
+    """Yield the outputs of one match or time-out.
+
+    ``values`` are the emitted leaves in order, those of time-outs last.
 
     ``key_parts`` are the key's values as text, ``key_canonical`` the key
     unmistakably.
@@ -91,8 +96,11 @@ def derived_events(
     lineage = tuple(words_to_ulid(hi & mask, lo & mask) for hi, lo in ids)
     key_text = "/".join(key_parts)
     at = 0
-    for index, emission in enumerate(rule.emissions):
+    for index, emission in enumerate((*rule.emissions, *rule.timeouts)):
         n = len(emission.leaves())
+        if timeout != (index >= len(rule.emissions)):
+            at += n
+            continue
         leaves = iter(values[at : at + n])
         at += n
         event_id = derived_ulid(
@@ -112,6 +120,7 @@ def derived_events(
             lineage=lineage,
             steps=tuple(steps),
             correlation_id=key_text if rule.key == ("correlation_id",) else "",
+            timeout=timeout,
         )
 
 

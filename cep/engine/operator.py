@@ -12,7 +12,7 @@ puts either back; from any event boundary on, results are identical.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from cep.engine.batch import Batch
 from cep.engine.derive import DerivedEvent, leaf_value
 from cep.engine.kernels import vm
+from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
 from cep.engine.running_rule import RuleCounts, RunningRule
 from cep.engine.running_windows import RunningWindows
@@ -47,13 +48,8 @@ _ENGINE_FIELD = "engine"
 # Keys with nothing left to remember are given back when this many have piled
 # up: sweeping is linear in the keys, so it must be rare.
 SWEEP_AT = 10_000
-
-
-@dataclass(slots=True)
-class Outputs:
-    """What a step derived, in order of event time."""
-
-    events: list[DerivedEvent] = field(default_factory=list)
+# A large batch is taken in in parts of so many rows, which fit in the cache.
+PART_ROWS = 16_384
 
 
 class Operator:
@@ -89,6 +85,7 @@ class Operator:
         self._time = 0
         self._swept = 0
         self._removed: dict[str, None] = {}
+        self._outputs: weakref.WeakSet[Outputs] = weakref.WeakSet()
 
     # Events in ---------------------------------------------------------------
 
@@ -171,30 +168,40 @@ class Operator:
         n = len(batch)
         if n:
             self._check_order(batch.time)
-        order = np.arange(self._order, self._order + n, dtype=np.int64)
-        self._order += n
+        if n <= PART_ROWS:
+            if n:
+                self._take_in(batch)
+        else:
+            for begin in range(0, n, PART_ROWS):
+                self._take_in(batch.take(slice(begin, begin + PART_ROWS)))
         outputs = Outputs()
-        if n:
-            keys = [space.numbers(batch.cols) for space in self.plan.keyspaces]
-            for computed in self.plan.computed:
-                self._compute(computed, batch)
-            for window in self._windows:
-                window.feed(batch, keys[window.group.keyspace])
-            for rule in self._rules:
-                rule.feed(batch, keys[rule.compiled.keyspace], order, outputs.events)
         for rule in self._rules:
-            rule.pass_time(watermark_ns, outputs.events)
-        outputs.events.sort(key=lambda event: event.time_ns)
-        if sum(s.live for s in self.plan.keyspaces) > self._swept + SWEEP_AT:
+            rule.pass_time(watermark_ns)
+            found = rule.take_matches()
+            if found is not None:
+                outputs.matches.append(found)
+        if outputs.matches:
+            self._outputs.add(outputs)
+        if self.keys() > self._swept + SWEEP_AT:
             self.sweep(watermark_ns)
         return outputs
 
+    def _take_in(self, batch: Batch) -> None:
+        keys = [space.numbers(batch.cols) for space in self.plan.keyspaces]
+        for computed in self.plan.computed:
+            self._compute(computed, batch)
+        for window in self._windows:
+            window.feed(batch, keys[window.group.keyspace])
+        for rule in self._rules:
+            rule.feed(batch, keys[rule.compiled.keyspace], self._order)
+        self._order += len(batch)
+
     def _check_order(self, times: NDArray[np.int64]) -> None:
-        falls = np.flatnonzero(times[1:] < times[:-1])
         if times[0] < self._time:
             raise OutOfOrderError("Operator.step", int(times[0]), self._time)
-        if falls.size:
-            i = int(falls[0])
+        falls = times[1:] < times[:-1]
+        if falls.any():
+            i = int(falls.argmax())
             raise OutOfOrderError("Operator.step", int(times[i + 1]), int(times[i]))
         self._time = int(times[-1])
 
@@ -322,10 +329,12 @@ class Operator:
         self._order = state.order
         for rule in self._rules:
             if rule.prefix in state.tripped:
-                rule.trip(state.tripped[rule.prefix])
+                rule.trip(*state.tripped[rule.prefix])
 
     def sweep(self, watermark_ns: int) -> int:
         """Give back keys that have nothing left to remember; returns how many."""
+        for outputs in list(self._outputs):
+            _ = outputs.events  # made while the keys still have their numbers
         swept = 0
         for space in self.plan.keyspaces:
             if not space.columns:
@@ -389,4 +398,4 @@ def _copy(
         out[valid] = column.values[valid]
 
 
-__all__ = ["Batch", "DerivedEvent", "Operator", "Outputs", "RuleCounts"]
+__all__ = ["Batch", "DerivedEvent", "Matches", "Operator", "Outputs", "RuleCounts"]

@@ -14,23 +14,26 @@ import numpy as np
 
 from cep.engine.automaton import Automaton, build_automaton
 from cep.engine.interner import Interner
-from cep.engine.kernels import nfa, windows
+from cep.engine.kernels import nfa, vm, windows
 from cep.engine.keyspace import KeySpace
 from cep.engine.program import Programs
 from cep.errors import RuleError
 from cep.rules.expressions import (
+    Binary,
     Expr,
     Field,
     Python,
+    Scoped,
     SincePrevious,
     TypeIs,
+    reads_event,
     reads_match,
 )
 from cep.rules.types import ENVELOPE, Checker, field_kind, payload_kinds
 from cep.rules.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,6 +49,7 @@ _SKIPS = {
 }
 _POLICIES = {"drop_oldest": nfa.DROP_OLDEST, "drop_new": nfa.DROP_NEW, "trip": nfa.TRIP}
 MAX_CONDITIONS = 62  # bits of a condition mask
+MOST_IN_TABLE = 8  # conditions by whose bits reactions are looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,17 @@ class CompiledRule:
     edges: NDArray[np.int64]
     states: NDArray[np.int64]
     branch: int
+    watches: NDArray[np.int64]
+    reactions: NDArray[np.uint8]
+    conditions_in_table: int
+    match_leaves: int
     emitted_fields: dict[str, set[str]]  # known fields of each emitted type
+
+    def type_table(self, types: int) -> NDArray[np.uint8]:
+        """Return 1 for each of the engine's types that the rule sees."""
+        table = np.zeros(types, np.uint8)
+        table[list(self.types)] = 1
+        return table
 
     def params(self) -> NDArray[np.int64]:
         """Return the kernel's parameters."""
@@ -139,6 +153,11 @@ class CompiledRule:
         out[nfa.R_HAVING] = self.having
         out[nfa.R_BRANCH] = self.branch
         out[nfa.R_BINDINGS] = rule.limits.bindings_per_key
+        out[nfa.R_GAPS] = self.states[:, nfa.S_GAP].any()
+        out[nfa.R_LEAVES] = self.match_leaves
+        out[nfa.R_TIMEOUTS] = bool(rule.timeouts)
+        out[nfa.R_MISSING] = rule.after_match.on_missing == "trip"
+        out[nfa.R_CONDITIONS] = self.conditions_in_table
         return out
 
 
@@ -312,6 +331,7 @@ class Plan:
         conditions: dict[Key, int] = {}
         iterative: dict[Key, int] = {}
         programs: dict[Key, int] = {}
+        asked: list[Expr] = []  # the iterative conditions
         edges: list[list[int]] = []
         states: list[list[int]] = []
 
@@ -325,6 +345,8 @@ class Plan:
                         f"has more than {MAX_CONDITIONS} different conditions",
                         "split it into several rules",
                     )
+                if found is iterative:
+                    asked.append(expr)
                 found[key] = len(found)
                 programs[key] = self.programs.add(expr, scope.of_types(rule.types))
             return reads_match(expr), 1 << found[key]
@@ -358,9 +380,8 @@ class Plan:
                 for literals in state.completes
             )
             branch = max(branch, middle - begin)
-            states.append(
-                [begin, middle, middle, len(edges), kinds.get(state.kind, nfa.NORMAL)]
-            )
+            kind = kinds.get(state.kind, nfa.NORMAL)
+            states.append([begin, middle, middle, len(edges), kind, state.gap_ns, -1])
         final = scope.of_last()
         having = -1
         if rule.pattern.condition is not None:
@@ -368,10 +389,16 @@ class Plan:
         leaves: list[int] = []
         leaf_kinds: list[str] = []
         checker = _emission_checker(rule)
-        for emission in rule.emissions:
+        match_leaves = sum(len(x.leaves()) for x in rule.emissions)
+        for emission in (*rule.emissions, *rule.timeouts):
             for leaf in emission.leaves():
                 leaves.append(self.programs.add(leaf, final))
                 leaf_kinds.append(checker.kind(leaf))
+        edge_table = np.array(edges, np.int64).reshape(-1, nfa.EDGE_WIDTH)
+        state_table = np.array(states, np.int64).reshape(-1, nfa.STATE_WIDTH)
+        watches = self._watches(iterative.values(), asked, scope)
+        _watch_states(edge_table, state_table, watches)
+        in_table = len(conditions) if len(conditions) <= MOST_IN_TABLE else -1
         return CompiledRule(
             rule=rule,
             keyspace=self.keyspace(rule.key, rule.types),
@@ -387,14 +414,102 @@ class Plan:
             having=having,
             leaves=leaves,
             leaf_kinds=leaf_kinds,
-            edges=np.array(edges, np.int64).reshape(-1, nfa.EDGE_WIDTH),
-            states=np.array(states, np.int64).reshape(-1, nfa.STATE_WIDTH),
+            edges=edge_table,
+            states=state_table,
             branch=branch,
+            watches=watches,
+            reactions=_reactions(edge_table, state_table, in_table),
+            conditions_in_table=in_table,
+            match_leaves=match_leaves,
             emitted_fields={x.type: set(payload_kinds(x.type)) for x in rule.emissions},
         )
 
+    def _watches(
+        self, numbers: Iterable[int], asked: Sequence[Expr], scope: _RuleScope
+    ) -> NDArray[np.int64]:
+        """Return what of each iterative condition can be watched; operator -1: none."""
+        watches = np.full((len(asked), nfa.WATCH_WIDTH), -1, np.int64)
+        for j, expr in zip(numbers, asked, strict=True):
+            types, test = scope.rule.types, expr
+            while isinstance(test, Scoped):
+                types, test = test.types, test.operand
+            if not isinstance(test, Binary) or test.op not in _WATCHED:
+                continue
+            op, event, match = test.op, test.left, test.right
+            if reads_match(event):
+                op, event, match = _MIRRORED[op], match, event
+            if reads_match(event) or reads_event(match):
+                continue
+            inner = scope.of_types(types)
+            if isinstance(event, (Field, Window, Python)):
+                column = inner.column(event)
+            elif any(isinstance(node, Window) for node in event.walk()):
+                continue  # windows are not there yet when columns are computed
+            else:
+                column = self._program_column(event, inner)
+            watches[j] = _WATCHED[op], column, self.programs.add(match, inner)
+        return watches
+
 
 _Literals = tuple[tuple[Expr, bool], ...]
+_WATCHED = {"gt": vm.GT, "ge": vm.GE, "lt": vm.LT, "le": vm.LE}
+_MIRRORED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
+
+
+def _watch_states(
+    edges: NDArray[np.int64], states: NDArray[np.int64], watches: NDArray[np.int64]
+) -> None:
+    """Note for each state the one iterative condition it asks, if it can be watched."""
+    for row in range(1, len(states)):
+        begin, end = states[row, nfa.S_EDGES], states[row, nfa.S_EDGES_END]
+        used = int(
+            np.bitwise_or.reduce(
+                edges[begin:end, [nfa.E_ITER_TRUE, nfa.E_ITER_FALSE]], axis=None
+            )
+        )
+        j = used.bit_length() - 1
+        if used == 1 << max(j, 0) and watches[j, nfa.W_OP] >= 0:
+            states[row, nfa.S_WATCH] = j
+
+
+def _reactions(
+    edges: NDArray[np.int64], states: NDArray[np.int64], conditions: int
+) -> NDArray[np.uint8]:
+    """Return what an event can do in a state, by the bits of its conditions.
+
+    In the start state: whether any edge may fit, the iterative conditions left
+    open. Elsewhere an event is inert if the only edge that fits stays where it is.
+    """
+    table = np.full((len(states), 1 << max(conditions, 0)), nfa.REACTS, np.uint8)
+    if conditions < 0:
+        return table[:, :1]
+    bits = np.arange(table.shape[1])
+    for state, row in enumerate(states.tolist()):
+        open_ = 1 << row[nfa.S_WATCH] if row[nfa.S_WATCH] >= 0 else 0
+        stays, watched = np.zeros(bits.size, bool), np.zeros(bits.size, bool)
+        moves = np.zeros(bits.size, bool)
+        for edge in edges[row[nfa.S_EDGES] : row[nfa.S_EDGES_END]].tolist():
+            true, false = edge[nfa.E_TRUE], edge[nfa.E_FALSE]
+            fits = ((bits & true) == true) & ((bits & false) == 0)
+            if state == 0:
+                moves |= fits
+                continue
+            asks = edge[nfa.E_ITER_TRUE], edge[nfa.E_ITER_FALSE]
+            if (edge[nfa.E_ACTION], edge[nfa.E_TARGET]) == (nfa.IGNORE, state):
+                if asks[0] == 0 and asks[1] in (0, open_):
+                    stays |= fits
+                else:
+                    moves |= fits
+            elif open_ and asks == (open_, 0):
+                watched |= fits
+            else:
+                moves |= fits
+        if state == 0:
+            table[0] = np.where(moves, nfa.REACTS, nfa.INERT)
+        else:
+            quiet = np.where(watched, nfa.WATCHES, nfa.INERT)
+            table[state] = np.where(stays & ~moves, quiet, nfa.REACTS)
+    return table
 
 
 def _emission_checker(rule: Rule) -> Checker:

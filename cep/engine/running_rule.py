@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cep.engine.derive import DerivedEvent, derived_events, leaf_value
 from cep.engine.growth import doubled, grown
 from cep.engine.kernels import nfa, vm
-from cep.engine.state import MatchState, pack, unpack
+from cep.engine.kernels.handle import handle
+from cep.engine.matches import Matches
+from cep.engine.state import MatchState, damaged, pack, unpack
+
+OUT_ROWS = 4096  # of what kernels put out, before it has to be copied
+_WHY = ("", "limit", "skip_target_missing", "skip_target_is_first_event")
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +37,7 @@ class RuleCounts:
     dropped_partials: int = 0
     live_partials: int = 0
     tripped: bool = False
+    tripped_why: str = ""
 
 
 class RunningRule:
@@ -54,42 +59,59 @@ class RunningRule:
             operator._code,
             operator._slices,
             operator._consts,
+            operator.plan.strings.tables(),
             compiled.edges,
             compiled.states,
             compiled.params(),
             np.array(compiled.iterative, np.int32),
             np.array(compiled.captures, np.int32),
             np.array(compiled.leaves, np.int32),
+            compiled.watches,
+            compiled.reactions,
+            compiled.type_table(len(operator.plan.types)),
         )
         counters = np.zeros(nfa.COUNTER_WIDTH, np.int64)
         counters[nfa.C_PARTIAL_FREE] = counters[nfa.C_NODE_FREE] = -1
-        leaves = len(compiled.leaves)
+        leaves, branch = len(compiled.leaves), compiled.branch
         self.arena = nfa.Arena(
             partials=np.zeros((256, nfa.PARTIAL_WIDTH), np.int64),
+            watched=np.zeros(256),
             nodes=np.zeros((256, vm.NODE_WIDTH), np.int64),
             vals=np.zeros((256, len(compiled.captures))),
             held=np.zeros((256, leaves)),
             keys=np.zeros((0, nfa.KEY_WIDTH), np.int64),
+            bars=np.zeros((0, len(compiled.watches))),
             counters=counters,
             heap=np.zeros((0, 2), np.int64),
             dirty=np.zeros(0, np.int64),
-            out=np.zeros((256, nfa.OUT_WIDTH), np.int64),
-            outv=np.zeros((256, leaves)),
+            out=np.zeros((OUT_ROWS, nfa.OUT_WIDTH), np.int64),
+            outv=np.zeros((OUT_ROWS, leaves)),
+            stack=np.empty(vm.STACK),
+            kept=np.zeros((branch + 2, 2), np.int64),
+            made=np.zeros((branch + 2, 2), np.int64),
         )
-        none = np.zeros(0, np.int64)
-        columns = max(1, operator.plan.column_count)
+        self._bind()
         self._scratch = np.zeros(0, np.int64)
-        self._nothing = nfa.Events(
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            none,
-            np.full((columns, 1), np.nan),
-            operator.plan.strings.tables(),
-        )
+        # What the kernels get as events when only time passes.
+        self._none = np.zeros(0, np.int64)
+        self._no_cols = np.full((max(1, operator.plan.column_count), 1), np.nan)
+        self._found: list[Matches] = []
+
+    def _bind(self) -> None:
+        """Tell the kernels where the tables are now."""
+        self._program = handle(self.program)
+        self._arena = handle(self.arena)
+
+    def _replace(self, **tables: NDArray[Any]) -> None:
+        self.arena = self.arena._replace(**tables)
+        self._arena = handle(self.arena)
+
+    def _refresh_tables(self) -> None:
+        """Follow the string tests' tables, which grow with the strings."""
+        tables = self.operator.plan.strings.tables()
+        if tables is not self.program.tables:
+            self.program = self.program._replace(tables=tables)
+            self._program = handle(self.program)
 
     def ensure_keys(self) -> None:
         """Make room for every key of the space."""
@@ -97,13 +119,16 @@ class RunningRule:
         if need <= have:
             return
         rows = doubled(max(have, 16), need)
-        keys = grown(self.arena.keys, rows)
+        arena = self.arena
+        keys = grown(arena.keys, rows)
         keys[have:, [nfa.K_HEAD, nfa.K_TAIL, nfa.K_HELD]] = -1
-        keys[have:, nfa.K_EMITTED] = nfa.NEVER
-        self.arena = self.arena._replace(
+        keys[have:, [nfa.K_EMITTED, nfa.K_EMITTED_TIMEOUT]] = nfa.NEVER
+        keys[have:, nfa.K_DEADLINE] = nfa.FOR_EVER
+        self._replace(
             keys=keys,
-            heap=grown(self.arena.heap, rows),
-            dirty=grown(self.arena.dirty, rows),
+            bars=grown(arena.bars, rows, np.nan),
+            heap=grown(arena.heap, rows),
+            dirty=grown(arena.dirty, rows),
         )
 
     def ensure(self, partials: int, nodes: int) -> None:
@@ -112,16 +137,15 @@ class RunningRule:
         need = int(c[nfa.C_PARTIAL_BUMP]) + partials
         if need > len(arena.partials):
             rows = doubled(len(arena.partials), need)
-            arena = arena._replace(
-                partials=grown(arena.partials, rows), held=grown(arena.held, rows)
+            self._replace(
+                partials=grown(arena.partials, rows),
+                watched=grown(arena.watched, rows),
+                held=grown(arena.held, rows),
             )
         need = int(c[nfa.C_NODE_BUMP]) + nodes
         if need > len(arena.nodes):
             rows = doubled(len(arena.nodes), need)
-            arena = arena._replace(
-                nodes=grown(arena.nodes, rows), vals=grown(arena.vals, rows)
-            )
-        self.arena = arena
+            self._replace(nodes=grown(arena.nodes, rows), vals=grown(arena.vals, rows))
 
     def make_room(self, k: int) -> None:
         """Make room for the worst that one event of a key may need."""
@@ -134,145 +158,110 @@ class RunningRule:
         )
         if len(arena.out) < 2 * need + held:
             rows = doubled(len(arena.out), 2 * need + held)
-            self.arena = self.arena._replace(
-                out=grown(arena.out, rows), outv=grown(arena.outv, rows)
-            )
+            self._replace(out=grown(arena.out, rows), outv=grown(arena.outv, rows))
 
-    def feed(
-        self,
-        batch: Batch,
-        key: NDArray[np.int64],
-        order: NDArray[np.int64],
-        out: list[DerivedEvent],
-    ) -> None:
-        """Take in a batch and append what it derives."""
+    def feed(self, batch: Batch, key: NDArray[np.int64], first: int) -> None:
+        """Take in a batch; ``first`` is its first row's place among all events."""
         self.ensure_keys()
-        operator = self.operator
-        rows = operator.rows_of(batch, self.compiled.types)
-        if not rows.size:
-            return
-        bits = np.zeros(rows.size, np.int64)
-        tables = operator.plan.strings.tables()
-        vm.condition_bits(
-            operator._code,
-            operator._slices,
-            self.conditions,
-            operator._consts,
-            tables,
-            batch.cols,
-            rows,
-            bits,
-        )
-        events = nfa.Events(
-            rows,
-            bits,
-            key,
-            batch.time,
-            order,
-            batch.id_hi,
-            batch.id_lo,
-            batch.cols,
-            tables,
-        )
+        self._refresh_tables()
+        bits = self._bits(batch)
         at = 0
         while True:
-            at = nfa.feed(self.program, self.arena, events, at)
-            self.drain(out)
-            if at == rows.size:
+            at = nfa.feed(
+                self._program,
+                self._arena,
+                batch.type,
+                key,
+                bits,
+                batch.time,
+                batch.id_hi,
+                batch.id_lo,
+                batch.cols,
+                first,
+                at,
+            )
+            if at == len(bits):
                 return
-            self.make_room(int(key[rows[at]]))
+            self._drain()
+            self.make_room(int(key[at]))
 
-    def pass_time(self, now_ns: int, out: list[DerivedEvent]) -> None:
+    def _bits(self, batch: Batch) -> NDArray[np.int64]:
+        bits = np.zeros(len(batch), np.int64)
+        if self.conditions.size:
+            vm.condition_bits(
+                self.program.code,
+                self.program.progs,
+                self.conditions,
+                self.program.consts,
+                self.program.tables,
+                batch.cols,
+                np.arange(len(batch)),
+                bits,
+            )
+        return bits
+
+    def pass_time(self, now_ns: int) -> None:
         """Let time pass: expire partial matches, release absences."""
         arena = self.arena
         if not arena.counters[nfa.C_HEAP] or arena.heap[0, 0] > now_ns:
             return
         # What matches captured may be tested by what they emit.
-        tables = self.operator.plan.strings.tables()
-        nothing = self._nothing._replace(tables=tables)
-        while not nfa.pass_time(self.program, self.arena, nothing, now_ns):
-            self.drain(out)
+        self._refresh_tables()
+        while not nfa.pass_time(
+            self._program, self._arena, self._none, self._no_cols, now_ns
+        ):
+            self._drain()
             self.make_room(int(self.arena.heap[0, 1]))
-        self.drain(out)
 
-    def drain(self, out: list[DerivedEvent]) -> None:
-        """Turn complete matches into derived events."""
-        arena = self.arena
+    def take_matches(self) -> Matches | None:
+        """Return what was found since the last call."""
+        self._drain()
+        if not self._found:
+            return None
+        found, self._found = self._found, []
+        return Matches.concat(found)
+
+    def _drain(self) -> None:
+        """Copy what the kernel put out: in order, once each, cooldown observed."""
+        arena, compiled = self.arena, self.compiled
         n = int(arena.counters[nfa.C_OUT])
         if not n:
             return
-        lengths = np.zeros(n, np.int64)
-        nfa.match_lengths(arena, lengths)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        hi, lo, steps = (np.zeros(offsets[-1], np.int64) for _ in range(3))
-        nfa.materialise(arena, offsets, hi, lo, steps)
+        lengths, hashes = np.empty(n, np.int64), np.empty(n, np.int64)
+        nfa.measure(self._arena, lengths, hashes)
         rows = arena.out[:n]
-        seen: set[str] = set()
-        for j in self._release_order(rows, lengths):
-            span = offsets[j : j + 2]
-            self._derive(rows[j], arena.outv[j], span, hi, lo, steps, out, seen)
-        nfa.clear_out(arena)
-
-    @staticmethod
-    def _release_order(
-        rows: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> list[int]:
-        """Order matches of one event: earliest start, then longest."""
-        if len(rows) == 1:
-            return [0]
-        same = rows[:, [nfa.O_KEY, nfa.O_TIME, nfa.O_ROW]]
-        group = np.cumsum((np.diff(same, axis=0) != 0).any(axis=1))
-        group = np.concatenate([[0], group])
-        picked = np.lexsort((-lengths, rows[:, nfa.O_START], group))
-        return picked.tolist()  # type: ignore[no-any-return]
-
-    def _derive(
-        self,
-        row: NDArray[np.int64],
-        values: NDArray[np.float64],
-        span: NDArray[np.int64],
-        hi: NDArray[np.int64],
-        lo: NDArray[np.int64],
-        steps: NDArray[np.int64],
-        out: list[DerivedEvent],
-        seen: set[str],
-    ) -> None:
-        compiled, k, time = self.compiled, int(row[nfa.O_KEY]), int(row[nfa.O_TIME])
-        keys = self.arena.keys
-        cooldown = compiled.rule.cooldown_ns
-        if cooldown:
-            last = int(keys[k, nfa.K_EMITTED])
-            if last != nfa.NEVER and time - last < cooldown:
-                self.suppressed += 1
-                return
-            keys[k, nfa.K_EMITTED] = time
-            if not keys[k, nfa.K_DIRTY]:
-                keys[k, nfa.K_DIRTY] = 1
-                c = self.arena.counters
-                self.arena.dirty[c[nfa.C_DIRTY]] = k
-                c[nfa.C_DIRTY] += 1
-        a, b = span.tolist()
-        texts = self.operator.plan.strings.texts
-        events = derived_events(
-            compiled,
-            time_ns=time,
-            key_parts=self.space.parts(k),
-            key_canonical=self.space.canonical(k),
-            ids=list(zip(hi[a:b].tolist(), lo[a:b].tolist(), strict=True)),
-            steps=[compiled.variables[v] for v in steps[a:b].tolist()],
-            values=[
-                leaf_value(value, kind, texts)
-                for value, kind in zip(
-                    values.tolist(), compiled.leaf_kinds, strict=True
+        order, keep = _settled(rows, lengths, hashes)
+        if compiled.rule.cooldown_ns:
+            before = int(keep.sum())
+            nfa.suppress(self._arena, order, compiled.rule.cooldown_ns, keep)
+            self.suppressed += before - int(keep.sum())
+        order = order[keep[order]]
+        offsets = np.zeros(order.size + 1, np.int64)
+        np.cumsum(lengths[order], out=offsets[1:])
+        hi, lo, variable = (np.empty(offsets[-1], np.int64) for _ in range(3))
+        picked, values = rows[order], arena.outv[order]
+        nfa.take_out(self._arena, order, offsets, hi, lo, variable)
+        timeout = picked[:, nfa.O_TIMEOUT] != 0
+        timeouts = int(timeout.sum())
+        rule = compiled.rule
+        self.emitted += (order.size - timeouts) * len(rule.emissions)
+        self.emitted += timeouts * len(rule.timeouts)
+        if order.size:
+            self._found.append(
+                Matches(
+                    compiled,
+                    self.space,
+                    self.operator.plan.strings.texts,
+                    picked[:, nfa.O_TIME].copy(),
+                    picked[:, nfa.O_KEY].copy(),
+                    timeout,
+                    values,
+                    offsets,
+                    hi,
+                    lo,
+                    variable,
                 )
-            ],
-        )
-        for event in events:
-            # Two routes through the automaton may bind the same events.
-            if event.id not in seen:
-                seen.add(event.id)
-                out.append(event)
-                self.emitted += 1
+            )
 
     def counts(self) -> RuleCounts:
         """Return what the rule has done so far."""
@@ -285,17 +274,22 @@ class RunningRule:
             dropped_partials=int(c[nfa.C_DROPPED]),
             live_partials=int(c[nfa.C_LIVE]),
             tripped=bool(c[nfa.C_TRIPPED]),
+            tripped_why=_WHY[c[nfa.C_TRIPPED]],
         )
 
     @property
-    def tripped_at(self) -> int | None:
-        """When the rule stopped at its limit (event time, ns); None if it runs."""
+    def tripped_at(self) -> tuple[int, int] | None:
+        """When and why the rule stopped (event time in ns, code); None if it runs."""
         c = self.arena.counters
-        return int(c[nfa.C_TRIPPED_AT]) if c[nfa.C_TRIPPED] else None
+        if not c[nfa.C_TRIPPED]:
+            return None
+        return int(c[nfa.C_TRIPPED_AT]), int(c[nfa.C_TRIPPED])
 
-    def trip(self, at_ns: int) -> None:
+    def trip(self, at_ns: int, why: int) -> None:
         """Stop the rule, as it was before a restart."""
-        self.arena.counters[[nfa.C_TRIPPED, nfa.C_TRIPPED_AT]] = 1, at_ns
+        if not 0 < why < len(_WHY):
+            raise damaged(self.prefix, f"it tripped for reason {why}")
+        self.arena.counters[[nfa.C_TRIPPED, nfa.C_TRIPPED_AT]] = why, at_ns
 
     def take_dirty(self) -> list[int]:
         """Return the keys that changed since the last call."""
@@ -316,9 +310,10 @@ class RunningRule:
 
     def _export(self, k: int) -> bytes | None:
         arena = self.arena
-        matches, size = nfa.key_size(arena, k)
+        matches, size = nfa.key_size(self._arena, k)
         emitted = int(arena.keys[k, nfa.K_EMITTED])
-        if not matches and emitted == nfa.NEVER:
+        timed_out = int(arena.keys[k, nfa.K_EMITTED_TIMEOUT])
+        if not matches and emitted == timed_out == nfa.NEVER:
             return None
         partials = np.zeros((matches, nfa.PARTIAL_WIDTH), np.int64)
         held = np.zeros((matches, arena.held.shape[1]))
@@ -326,7 +321,7 @@ class RunningRule:
         nodes = np.zeros((size, vm.NODE_WIDTH), np.int64)
         vals = np.zeros((size, arena.vals.shape[1]))
         live, waiting, count = nfa.export_key(
-            arena, k, self._scratch, partials, nodes, vals, held
+            self._arena, k, self._scratch, partials, nodes, vals, held
         )
         nodes, vals = nodes[:count], vals[:count].copy()
         nodes[:, vm.REFS] = 0
@@ -343,6 +338,7 @@ class RunningRule:
                 held.tobytes(),
                 list(texts),
                 emitted,
+                timed_out,
                 int(arena.keys[k, nfa.K_LAST]),
             )
         )
@@ -374,9 +370,10 @@ class RunningRule:
         held = self._with_codes(held, self.leaf_kinds, codes)
         self.ensure_keys()
         self.ensure(len(partials), len(nodes))
+        self._refresh_tables()
         nfa.import_key(
-            self.program,
-            self.arena,
+            self._program,
+            self._arena,
             k,
             state.live,
             state.waiting,
@@ -384,8 +381,11 @@ class RunningRule:
             nodes,
             vals,
             held,
+            self._none,
+            self._no_cols,
         )
         self.arena.keys[k, nfa.K_EMITTED] = state.emitted_ns
+        self.arena.keys[k, nfa.K_EMITTED_TIMEOUT] = state.emitted_timeout_ns
         self.arena.keys[k, nfa.K_LAST] = state.last_ns
 
     @staticmethod
@@ -404,11 +404,36 @@ class RunningRule:
         self.ensure_keys()
         keys = self.arena.keys[: len(idle)]
         idle &= (keys[:, nfa.K_HEAD] < 0) & (keys[:, nfa.K_HELD] < 0)
-        emitted = keys[:, nfa.K_EMITTED]
-        cooled = emitted <= watermark_ns - self.compiled.rule.cooldown_ns
-        idle &= (emitted == nfa.NEVER) | cooled
+        for emitted in (keys[:, nfa.K_EMITTED], keys[:, nfa.K_EMITTED_TIMEOUT]):
+            cooled = emitted <= watermark_ns - self.compiled.rule.cooldown_ns
+            idle &= (emitted == nfa.NEVER) | cooled
 
     def forget(self, k: int) -> str:
         """Drop a key; returns its state field."""
-        self.arena.keys[k, nfa.K_EMITTED] = nfa.NEVER
+        keys = self.arena.keys
+        keys[k, [nfa.K_EMITTED, nfa.K_EMITTED_TIMEOUT]] = nfa.NEVER
         return self.prefix + self.space.canonical(k)
+
+
+def _settled(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], hashes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the order of release, and which outputs are no repetition.
+
+    Those of one key and event come earliest start first, then longest. Two routes
+    through the automaton may bind the same events: one of them is put out.
+    """
+    n = len(rows)
+    order, keep = np.arange(n), np.ones(n, np.bool_)
+    same = rows[:, [nfa.O_KEY, nfa.O_TIME, nfa.O_ROW, nfa.O_TIMEOUT]]
+    begins = np.ones(n, np.bool_)
+    begins[1:] = (same[1:] != same[:-1]).any(axis=1)
+    if begins.all():
+        return order, keep
+    group = np.cumsum(begins)
+    order = np.lexsort((-lengths, rows[:, nfa.O_START], group))
+    facts = np.column_stack([group, rows[:, nfa.O_START], lengths, hashes])
+    by_hash = np.lexsort((hashes, group))
+    again = (facts[by_hash[1:]] == facts[by_hash[:-1]]).all(axis=1)
+    keep[by_hash[1:][again]] = False
+    return order, keep

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 T = TypeVar("T")
@@ -32,11 +32,11 @@ T = TypeVar("T")
 class EngineState(msgspec.Struct):
     """What belongs to no key: the number of events so far, and rules that tripped.
 
-    ``tripped`` maps a rule's identity to the event time at which it stopped.
+    ``tripped`` maps a rule's identity to the event time at which it stopped, and why.
     """
 
     order: Int64
-    tripped: dict[str, Int64] = {}
+    tripped: dict[str, tuple[Int64, Int64]] = {}
 
 
 class WindowState(msgspec.Struct, array_like=True):
@@ -82,6 +82,7 @@ class MatchState(msgspec.Struct, array_like=True):
     held: bytes  # float64, (live + waiting, leaves); likewise
     texts: list[str]
     emitted_ns: Int64
+    emitted_timeout_ns: Int64
     last_ns: Int64
 
     def arrays(

@@ -417,6 +417,7 @@ class _Session:
             base = self.base_outputs.get(name, {})
             now = asdict(counts)
             live, tripped = now.pop("live_partials"), now.pop("tripped")
+            del now["tripped_why"]
             merged = {key: value + base.get(key, 0) for key, value in now.items()}
             found[name] = {**merged, "live_partials": live, "tripped": int(tripped)}
         return found

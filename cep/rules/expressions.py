@@ -593,6 +593,16 @@ def conjuncts(condition: Expr) -> list[Expr]:
     return [condition]
 
 
+def reads_event(expr: Expr) -> bool:
+    """Whether the value depends on the event under test."""
+    return any(
+        not node.children() and not isinstance(node, _FIXED) for node in expr.walk()
+    )
+
+
+_FIXED = (Const, BoundField, BoundAggregate)
+
+
 def reads_match(expr: Expr) -> bool:
     """Whether the value depends on what the match has bound (it is iterative)."""
     bound = (BoundField, BoundAggregate, SincePrevious)

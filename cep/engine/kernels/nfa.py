@@ -16,22 +16,36 @@ whole or returns its index and the caller enlarges the arena and calls again.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import numba as nb
 import numpy as np
 
+from cep.engine.kernels.handle import (
+    bytes1,
+    bytes2,
+    floats,
+    floats2,
+    ints,
+    ints2,
+    shorts,
+    shorts2,
+)
 from cep.engine.kernels.jit import inner, kernel
 from cep.engine.kernels.vm import (
     COUNT,
     FIRST,
+    GE,
+    GT,
     ID_HI,
     ID_LO,
     LENGTH,
+    LT,
     NODE_WIDTH,
     ORDER,
     PREV,
     REFS,
-    STACK,
     TIME,
     VARIABLE,
     latest,
@@ -51,10 +65,22 @@ IGNORE, TAKE, STOP = 0, 1, 2
 
 # State table.
 S_EDGES, S_EDGES_END, S_COMPLETES, S_COMPLETES_END, S_KIND = 0, 1, 2, 3, 4
-STATE_WIDTH = 5
+S_GAP = 5  # how long after its last bound event a partial match here may wait; 0: any
+S_WATCH = 6  # the one iterative condition asked here, if it can be watched; else -1
+STATE_WIDTH = 7
 NORMAL, FINAL, PENDING = 0, 1, 2
 
-# Partial matches; a complete match that is held back is one with state -1.
+# Watched conditions: a comparison of a column of the event with what a program
+# says of the match, which is computed once, when a partial match enters a state.
+W_OP, W_COLUMN, W_PROGRAM = 0, 1, 2
+WATCH_WIDTH = 3
+
+# What an event with certain bits can do to a partial match in a certain state:
+# nothing, something, or something only if the watched condition holds.
+INERT, REACTS, WATCHES = 0, 1, 2
+
+# Partial matches; a complete match that is held back is one with state -1. P_END
+# is when a partial match runs out, and when a held match was completed.
 P_STATE, P_NODE, P_START, P_END, P_ORDER, P_NEXT = 0, 1, 2, 3, 4, 5
 PARTIAL_WIDTH = 6
 
@@ -62,7 +88,10 @@ PARTIAL_WIDTH = 6
 K_HEAD, K_TAIL, K_COUNT, K_HELD, K_HELD_COUNT = 0, 1, 2, 3, 4
 K_DIRTY, K_TIMER, K_LAST, K_EMITTED = 5, 6, 7, 8
 K_BINDINGS = 9  # lengths of all live and held matches together
-KEY_WIDTH = 10
+K_EMITTED_TIMEOUT = 10
+K_OCCUPIED = 11  # a bit for each state that partial matches may be in
+K_DEADLINE = 12  # no partial match runs out before
+KEY_WIDTH = 13
 
 # Counters of the arena.
 C_PARTIAL_BUMP, C_PARTIAL_FREE, C_PARTIAL_FREED = 0, 1, 2
@@ -73,18 +102,27 @@ C_MATCHES, C_HELD_PRUNED, C_TRIPPED_AT = 13, 14, 15
 COUNTER_WIDTH = 16
 
 # Output rows.
-O_KEY, O_NODE, O_TIME, O_START, O_ROW = 0, 1, 2, 3, 4
-OUT_WIDTH = 5
+O_KEY, O_NODE, O_TIME, O_START, O_ROW, O_TIMEOUT = 0, 1, 2, 3, 4, 5
+OUT_WIDTH = 6
 
 # Parameters of a rule.
 R_WITHIN, R_SKIP, R_SKIP_VARIABLE, R_CAP, R_CAP_POLICY = 0, 1, 2, 3, 4
 R_HAVING, R_BRANCH, R_BINDINGS = 5, 6, 7
-PARAM_WIDTH = 8
+R_GAPS = 8  # whether any state has a gap limit
+R_LEAVES = 9  # how many of the emitted values are those of matches, not time-outs
+R_TIMEOUTS = 10  # whether time-outs are put out
+R_MISSING = 11  # whether a skip target that is not there trips the rule
+R_CONDITIONS = 12  # conditions on the event alone, if there is a table of reactions
+PARAM_WIDTH = 13
 NO_SKIP, TO_NEXT, PAST_LAST, TO_FIRST, TO_LAST = 0, 1, 2, 3, 4
 DROP_OLDEST, DROP_NEW, TRIP = 0, 1, 2
+# Why a rule tripped (C_TRIPPED).
+LIMIT, SKIP_TARGET_MISSING, SKIP_TARGET_IS_FIRST = 1, 2, 3
 
 NEVER = np.iinfo(np.int64).min
 FOR_EVER = np.iinfo(np.int64).max
+HASH_FACTOR = np.int64(-7046029254386353131)
+MOST_STATES = 62  # bits of K_OCCUPIED; larger automata share the last
 
 
 class Program(NamedTuple):
@@ -93,41 +131,91 @@ class Program(NamedTuple):
     code: NDArray[np.int32]  # (n, 3) expression programs
     progs: NDArray[np.int32]  # (p, 2) slices of code
     consts: NDArray[np.float64]
+    tables: NDArray[np.uint8]  # string tests
     edges: NDArray[np.int64]
     states: NDArray[np.int64]
     params: NDArray[np.int64]
     iterative: NDArray[np.int32]  # program of each iterative condition
     captures: NDArray[np.int32]  # columns a node keeps
     leaves: NDArray[np.int32]  # programs of the emitted values
+    watches: NDArray[np.int64]  # (iterative, WATCH_WIDTH)
+    reactions: NDArray[np.uint8]  # (states, 2 ** conditions)
+    types: NDArray[np.uint8]  # 1 for event types that the rule sees
 
 
 class Arena(NamedTuple):
     """A rule's state; changed in place."""
 
     partials: NDArray[np.int64]
+    watched: NDArray[np.float64]  # (partials,) the match's side of what is watched
     nodes: NDArray[np.int64]
     vals: NDArray[np.float64]  # (nodes, captures)
     held: NDArray[np.float64]  # (partials, leaves) emitted values of held matches
     keys: NDArray[np.int64]
+    bars: NDArray[np.float64]  # (keys, watches) the lowest or highest that is watched
     counters: NDArray[np.int64]
     heap: NDArray[np.int64]  # (keys, 2): deadline, key; one timer per key
     dirty: NDArray[np.int64]  # keys changed since the last snapshot
     out: NDArray[np.int64]
     outv: NDArray[np.float64]  # (out, leaves)
+    stack: NDArray[np.float64]
+    kept: NDArray[np.int64]  # (branch + 2, 2)
+    made: NDArray[np.int64]  # (branch + 2, 2), zeros
 
 
 class Events(NamedTuple):
-    """The rows of a batch that a rule sees."""
+    """A batch as rules see it."""
 
-    rows: NDArray[np.int64]  # into the batch
-    bits: NDArray[np.int64]  # conditions on the event alone, per row seen
-    key: NDArray[np.int64]  # per batch row
+    type: NDArray[np.int64]
+    key: NDArray[np.int64]
+    bits: NDArray[np.int64]  # conditions on the event alone
     time: NDArray[np.int64]
-    order: NDArray[np.int64]
     id_hi: NDArray[np.int64]
     id_lo: NDArray[np.int64]
-    cols: NDArray[np.float64]  # (columns, batch rows)
-    tables: NDArray[np.uint8]
+    cols: NDArray[np.float64]  # (columns, rows)
+    order: int  # of the first row
+
+
+@nb.njit(inline="always")
+def program_of(h):
+    """The tables of a handle of a `Program`."""
+    return Program(
+        shorts2(h, 0),
+        shorts2(h, 1),
+        floats(h, 2),
+        bytes2(h, 3),
+        ints2(h, 4),
+        ints2(h, 5),
+        ints(h, 6),
+        shorts(h, 7),
+        shorts(h, 8),
+        shorts(h, 9),
+        ints2(h, 10),
+        bytes2(h, 11),
+        bytes1(h, 12),
+    )
+
+
+@nb.njit(inline="always")
+def arena_of(h):
+    """The tables of a handle of an `Arena`."""
+    return Arena(
+        ints2(h, 0),
+        floats(h, 1),
+        ints2(h, 2),
+        floats2(h, 3),
+        floats2(h, 4),
+        ints2(h, 5),
+        floats2(h, 6),
+        ints(h, 7),
+        ints2(h, 8),
+        ints(h, 9),
+        ints2(h, 10),
+        floats2(h, 11),
+        floats(h, 12),
+        ints2(h, 13),
+        ints2(h, 14),
+    )
 
 
 @inner
@@ -163,7 +251,7 @@ def new_node(program, arena, events, i, before, variable):
     nodes[node, FIRST] = nodes[same, FIRST] if same >= 0 else node
     nodes[node, REFS] = 0
     nodes[node, TIME] = events.time[i]
-    nodes[node, ORDER] = events.order[i]
+    nodes[node, ORDER] = events.order + i
     nodes[node, ID_HI] = events.id_hi[i]
     nodes[node, ID_LO] = events.id_lo[i]
     nodes[node, LENGTH] = nodes[before, LENGTH] + 1 if before >= 0 else 1
@@ -175,7 +263,19 @@ def new_node(program, arena, events, i, before, variable):
 
 
 @inner
-def new_partial(arena, k, state, node, start, end, order):
+def deadline_of(program, state, start, last):
+    """When a partial match runs out: start and last event's times decide."""
+    within, gap = program.params[R_WITHIN], program.states[state, S_GAP]
+    end = np.int64(FOR_EVER)
+    if within > 0:
+        end = start + within if within < FOR_EVER - 1 - start else FOR_EVER - 1
+    if gap > 0 and gap < FOR_EVER - last and last + gap < end:
+        end = last + gap
+    return end
+
+
+@inner
+def new_partial(arena, k, node, start, end, order):
     """Make a partial match, not yet in any list; takes a reference to its node."""
     partials, c = arena.partials, arena.counters
     p = c[C_PARTIAL_FREE]
@@ -185,7 +285,7 @@ def new_partial(arena, k, state, node, start, end, order):
     else:
         p = c[C_PARTIAL_BUMP]
         c[C_PARTIAL_BUMP] += 1
-    partials[p, P_STATE] = state
+    partials[p, P_STATE] = -1
     partials[p, P_NODE] = node
     partials[p, P_START] = start
     partials[p, P_END] = end
@@ -194,6 +294,71 @@ def new_partial(arena, k, state, node, start, end, order):
     arena.nodes[node, REFS] += 1
     arena.keys[k, K_BINDINGS] += arena.nodes[node, LENGTH]
     return p
+
+
+@inner
+def note(program, arena, k, p):
+    """Let the key know of what a partial match of it waits for."""
+    state = arena.partials[p, P_STATE]
+    arena.keys[k, K_OCCUPIED] |= np.int64(1) << min(state, MOST_STATES - 1)
+    if arena.partials[p, P_END] < arena.keys[k, K_DEADLINE]:
+        arena.keys[k, K_DEADLINE] = arena.partials[p, P_END]
+    j = program.states[state, S_WATCH]
+    if j >= 0:
+        x, op = arena.watched[p], program.watches[j, W_OP]
+        bar = arena.bars[k, j]
+        # NaN: nothing is waited for yet.
+        if bar != bar or (x < bar if op in (GT, GE) else x > bar):
+            arena.bars[k, j] = x
+
+
+@inner
+def enter(program, arena, events, k, p, state, stack):
+    """Put a partial match into a state."""
+    partials = arena.partials
+    partials[p, P_STATE] = state
+    node = partials[p, P_NODE]
+    partials[p, P_END] = deadline_of(
+        program, state, partials[p, P_START], arena.nodes[node, TIME]
+    )
+    j = program.states[state, S_WATCH]
+    if j >= 0:
+        w = program.watches[j, W_PROGRAM]
+        arena.watched[p] = run(
+            program.code,
+            program.progs[w, 0],
+            program.progs[w, 1],
+            program.consts,
+            program.tables,
+            events.cols,
+            np.int64(0),
+            arena.nodes,
+            arena.vals,
+            node,
+            stack,
+        )
+    note(program, arena, k, p)
+
+
+@inner
+def compare(op, x, y):
+    """Compare as the stack machine does."""
+    if op == GT:
+        return x > y
+    if op == GE:
+        return x >= y
+    if op == LT:
+        return x < y
+    return x <= y
+
+
+@inner
+def forget_notes(arena, k):
+    """Before the notes of a key's partial matches are taken anew."""
+    arena.keys[k, K_OCCUPIED] = 0
+    arena.keys[k, K_DEADLINE] = FOR_EVER
+    for j in range(arena.bars.shape[1]):
+        arena.bars[k, j] = math.nan
 
 
 @inner
@@ -250,19 +415,33 @@ def mark_dirty(arena, k):
 
 
 @inner
-def push_timer(arena, deadline, k):
-    """Set the key's timer in the binary heap (earliest deadline on top)."""
+def place_timer(arena, j, deadline, k):
+    """Write one entry of the heap; the key knows where its timer is."""
+    arena.heap[j, 0], arena.heap[j, 1] = deadline, k
+    arena.keys[k, K_TIMER] = j + 1
+
+
+@inner
+def set_timer(arena, deadline, k):
+    """Let the key's timer ring at ``deadline`` at the latest.
+
+    A binary heap, earliest deadline on top. A timer that rings too early finds
+    nothing due and is set again.
+    """
     heap, c = arena.heap, arena.counters
-    j = c[C_HEAP]
-    c[C_HEAP] += 1
+    j = arena.keys[k, K_TIMER] - 1
+    if j < 0:
+        j = c[C_HEAP]
+        c[C_HEAP] += 1
+    elif heap[j, 0] <= deadline:
+        return
     while j > 0:
         parent = (j - 1) >> 1
         if heap[parent, 0] <= deadline:
             break
-        heap[j, 0], heap[j, 1] = heap[parent, 0], heap[parent, 1]
+        place_timer(arena, j, heap[parent, 0], heap[parent, 1])
         j = parent
-    heap[j, 0], heap[j, 1] = deadline, k
-    arena.keys[k, K_TIMER] = 1
+    place_timer(arena, j, deadline, k)
 
 
 @inner
@@ -270,10 +449,13 @@ def pop_timer(arena):
     """Take the earliest timer out and return its key."""
     heap, c = arena.heap, arena.counters
     k = heap[0, 1]
+    arena.keys[k, K_TIMER] = 0
     c[C_HEAP] -= 1
     n = c[C_HEAP]
+    if n == 0:
+        return k
     deadline, key = heap[n, 0], heap[n, 1]
-    j = 0
+    j = np.int64(0)
     while True:
         child = 2 * j + 1
         if child >= n:
@@ -282,11 +464,46 @@ def pop_timer(arena):
             child += 1
         if heap[child, 0] >= deadline:
             break
-        heap[j, 0], heap[j, 1] = heap[child, 0], heap[child, 1]
+        place_timer(arena, j, heap[child, 0], heap[child, 1])
         j = child
-    heap[j, 0], heap[j, 1] = deadline, key
-    arena.keys[k, K_TIMER] = 0
+    place_timer(arena, j, deadline, key)
     return k
+
+
+@inner
+def fill(program, arena, events, row, node, begin, end, values, at, stack):
+    """Compute emitted values ``begin`` to ``end`` into a row of ``values``."""
+    for j in range(begin, end):
+        p = program.leaves[j]
+        values[at, j] = run(
+            program.code,
+            program.progs[p, 0],
+            program.progs[p, 1],
+            program.consts,
+            program.tables,
+            events.cols,
+            row,
+            arena.nodes,
+            arena.vals,
+            node,
+            stack,
+        )
+
+
+@inner
+def put_out(arena, k, i, node, end, order, timeout):
+    """Add an output row; returns its place."""
+    c = arena.counters
+    at = c[C_OUT]
+    c[C_OUT] += 1
+    arena.out[at, O_KEY] = k
+    arena.out[at, O_NODE] = node
+    arena.out[at, O_TIME] = end
+    arena.out[at, O_START] = order
+    arena.out[at, O_ROW] = i
+    arena.out[at, O_TIMEOUT] = timeout
+    arena.nodes[node, REFS] += 1
+    return at
 
 
 @inner
@@ -295,7 +512,7 @@ def complete(program, arena, events, k, i, node, start, end, order, stack):
 
     ``i`` is the completing event's batch row, -1 when time completed it.
     """
-    row = max(i, 0)
+    row = max(i, np.int64(0))
     p = program.params[R_HAVING]
     if p >= 0:
         x = run(
@@ -303,7 +520,7 @@ def complete(program, arena, events, k, i, node, start, end, order, stack):
             program.progs[p, 0],
             program.progs[p, 1],
             program.consts,
-            events.tables,
+            program.tables,
             events.cols,
             row,
             arena.nodes,
@@ -313,40 +530,18 @@ def complete(program, arena, events, k, i, node, start, end, order, stack):
         )
         if not (x == x and x != 0.0):
             return
-    c = arena.counters
-    hold = program.params[R_SKIP] != NO_SKIP
-    if hold:
-        at = new_partial(arena, k, np.int64(-1), node, start, end, order)
+    if program.params[R_SKIP] != NO_SKIP:
+        at = new_partial(arena, k, node, start, end, order)
         arena.partials[at, P_NEXT] = arena.keys[k, K_HELD]
         arena.keys[k, K_HELD] = at
         arena.keys[k, K_HELD_COUNT] += 1
-        values = arena.held[at]
+        values = arena.held
     else:
-        at = c[C_OUT]
-        c[C_OUT] += 1
-        c[C_MATCHES] += 1
-        arena.out[at, O_KEY] = k
-        arena.out[at, O_NODE] = node
-        arena.out[at, O_TIME] = end
-        arena.out[at, O_START] = order
-        arena.out[at, O_ROW] = i
-        arena.nodes[node, REFS] += 1
-        values = arena.outv[at]
-    for j in range(program.leaves.size):
-        p = program.leaves[j]
-        values[j] = run(
-            program.code,
-            program.progs[p, 0],
-            program.progs[p, 1],
-            program.consts,
-            events.tables,
-            events.cols,
-            row,
-            arena.nodes,
-            arena.vals,
-            node,
-            stack,
-        )
+        at = put_out(arena, k, i, node, end, order, np.int64(0))
+        arena.counters[C_MATCHES] += 1
+        values = arena.outv
+    leaves = program.params[R_LEAVES]
+    fill(program, arena, events, row, node, np.int64(0), leaves, values, at, stack)
 
 
 @inner
@@ -402,8 +597,8 @@ def release(program, arena, k, i):
     partials, keys, nodes = arena.partials, arena.keys, arena.nodes
     c = arena.counters
     skip = program.params[R_SKIP]
-    while keys[k, K_HELD] >= 0:
-        best, best_before = keys[k, K_HELD], -1
+    while keys[k, K_HELD] >= 0 and c[C_TRIPPED] <= LIMIT:
+        best, best_before = keys[k, K_HELD], np.int64(-1)
         before, p = best, partials[best, P_NEXT]
         while p >= 0:
             if before_in_release(arena, p, best):
@@ -412,102 +607,141 @@ def release(program, arena, k, i):
         head = keys[k, K_HEAD]
         if head >= 0 and partials[head, P_ORDER] < partials[best, P_ORDER]:
             return
+        node, start = partials[best, P_NODE], partials[best, P_ORDER]
+        target = np.int64(-1)
+        if skip in (TO_FIRST, TO_LAST):
+            target = latest(nodes, node, program.params[R_SKIP_VARIABLE])
+            if target >= 0 and skip == TO_FIRST:
+                target = nodes[target, FIRST]
+            if program.params[R_MISSING] != 0:
+                if target < 0:
+                    c[C_TRIPPED] = SKIP_TARGET_MISSING
+                elif nodes[target, ORDER] == start:
+                    c[C_TRIPPED] = SKIP_TARGET_IS_FIRST
+                if c[C_TRIPPED] > LIMIT:
+                    c[C_TRIPPED_AT] = partials[best, P_END]
+                    return
         after = partials[best, P_NEXT]
         if best_before < 0:
             keys[k, K_HELD] = after
         else:
             partials[best_before, P_NEXT] = after
         keys[k, K_HELD_COUNT] -= 1
-        node = partials[best, P_NODE]
-        at = c[C_OUT]
-        c[C_OUT] += 1
         c[C_MATCHES] += 1
-        arena.out[at, O_KEY] = k
-        arena.out[at, O_NODE] = node
-        arena.out[at, O_TIME] = partials[best, P_END]
-        arena.out[at, O_START] = partials[best, P_ORDER]
-        arena.out[at, O_ROW] = i
-        for j in range(arena.outv.shape[1]):
+        at = put_out(arena, k, i, node, partials[best, P_END], start, np.int64(0))
+        for j in range(program.params[R_LEAVES]):
             arena.outv[at, j] = arena.held[best, j]
-        nodes[node, REFS] += 1
-        start = partials[best, P_ORDER]
         free_partial(arena, k, best)
         if skip == TO_NEXT:
             prune(arena, k, start)
         elif skip == PAST_LAST:
             prune(arena, k, nodes[node, ORDER])
-        else:
-            target = latest(nodes, node, program.params[R_SKIP_VARIABLE])
-            if target >= 0:
-                if skip == TO_FIRST:
-                    target = nodes[target, FIRST]
-                prune(arena, k, nodes[target, ORDER] - 1)
+        elif target >= 0:
+            prune(arena, k, nodes[target, ORDER] - 1)
 
 
 @inner
-def deadline_of(start, within):
-    """When a match that began at ``start`` has run out; never beyond the last time."""
-    return start + within if within < FOR_EVER - start else FOR_EVER
+def next_deadline(program, arena, k):
+    """When the first of a key's partial matches runs out."""
+    partials = arena.partials
+    p = arena.keys[k, K_HEAD]
+    if p < 0:
+        return np.int64(FOR_EVER)
+    first = partials[p, P_END]
+    if program.params[R_GAPS] != 0:
+        while p >= 0:
+            first = min(first, partials[p, P_END])
+            p = partials[p, P_NEXT]
+    return first
 
 
 @inner
 def expire(program, arena, events, k, now, stack):
-    """Let time pass to ``now`` for one key."""
-    within = program.params[R_WITHIN]
-    if within <= 0:
-        return
+    """Let time pass to ``now`` for one key.
+
+    What ends at one moment is released before what ends later, however far time
+    moves in one call: a release may drop those that end later.
+    """
     partials, keys, c = arena.partials, arena.keys, arena.counters
-    changed = False
-    p = keys[k, K_HEAD]
-    while p >= 0 and deadline_of(partials[p, P_START], within) <= now:
-        unlink(arena, k, np.int64(-1), p)
-        changed = True
-        state = partials[p, P_STATE]
-        end = deadline_of(partials[p, P_START], within)
-        # A tripped rule no longer sees the events that would have broken an
-        # absence, so only what was certain by then may come out.
-        if c[C_TRIPPED] != 0 and end > c[C_TRIPPED_AT]:
-            c[C_DROPPED] += 1
-        elif program.states[state, S_KIND] == PENDING:
-            complete(
-                program,
-                arena,
-                events,
-                k,
-                np.int64(-1),
-                partials[p, P_NODE],
-                partials[p, P_START],
-                end,
-                partials[p, P_ORDER],
-                stack,
-            )
-        else:
-            c[C_TIMEOUTS] += 1
-        free_partial(arena, k, p)
-        p = keys[k, K_HEAD]
-        # What ends at one moment is released before what ends later, however
-        # far time moves in one call: a release may drop those that end later.
-        last = p < 0 or deadline_of(partials[p, P_START], within) > end
-        if last and program.params[R_SKIP] != NO_SKIP:
+    end = next_deadline(program, arena, k)
+    if end > now:
+        keys[k, K_DEADLINE] = end
+        return
+    mark_dirty(arena, k)
+    while end <= now and end < FOR_EVER:
+        before, p = np.int64(-1), keys[k, K_HEAD]
+        while p >= 0:
+            after = partials[p, P_NEXT]
+            if partials[p, P_END] > end:
+                if program.params[R_GAPS] == 0:
+                    break  # in order of their start, they run out in that order
+                before, p = p, after
+                continue
+            unlink(arena, k, before, p)
+            node, start = partials[p, P_NODE], partials[p, P_START]
+            order = partials[p, P_ORDER]
+            # A tripped rule no longer sees the events that would have broken an
+            # absence, so only what was certain by then may come out.
+            if c[C_TRIPPED] != 0 and end > c[C_TRIPPED_AT]:
+                c[C_DROPPED] += 1
+            elif program.states[partials[p, P_STATE], S_KIND] == PENDING:
+                complete(
+                    program,
+                    arena,
+                    events,
+                    k,
+                    np.int64(-1),
+                    node,
+                    start,
+                    end,
+                    order,
+                    stack,
+                )
+            else:
+                c[C_TIMEOUTS] += 1
+                if program.params[R_TIMEOUTS] != 0:
+                    at = put_out(arena, k, np.int64(-1), node, end, order, np.int64(1))
+                    fill(
+                        program,
+                        arena,
+                        events,
+                        np.int64(0),
+                        node,
+                        program.params[R_LEAVES],
+                        program.leaves.size,
+                        arena.outv,
+                        at,
+                        stack,
+                    )
+            free_partial(arena, k, p)
+            p = after
+        if keys[k, K_HELD] >= 0:
             release(program, arena, k, np.int64(-1))
-            p = keys[k, K_HEAD]
-    if changed:
-        mark_dirty(arena, k)
+        end = next_deadline(program, arena, k)
+    forget_notes(arena, k)
+    p = keys[k, K_HEAD]
+    while p >= 0:
+        note(program, arena, k, p)
+        p = partials[p, P_NEXT]
 
 
 @inner
-def fits(program, arena, events, i, edge, bits, node, known, value, stack):
-    """Whether an edge's conditions hold; returns (holds, known, value).
+def fits(program, arena, events, i, row, bits, node, known, value, stack):
+    """Whether the conditions of edge ``row`` hold; returns (holds, known, value).
 
     ``known`` and ``value`` remember which iterative conditions were evaluated
     for this partial match, so that each runs at most once.
     """
-    if (bits & edge[E_TRUE]) != edge[E_TRUE] or (bits & edge[E_FALSE]) != 0:
+    edges = program.edges
+    if (bits & edges[row, E_TRUE]) != edges[row, E_TRUE]:
         return False, known, value
-    wanted = edge[E_ITER_TRUE] | edge[E_ITER_FALSE]
-    j = 0
+    if (bits & edges[row, E_FALSE]) != 0:
+        return False, known, value
+    true = edges[row, E_ITER_TRUE]
+    wanted = true | edges[row, E_ITER_FALSE]
+    j = np.int64(0)
     while wanted >> j:
-        bit = 1 << j
+        bit = np.int64(1) << j
         if wanted & bit:
             if not known & bit:
                 p = program.iterative[j]
@@ -516,7 +750,7 @@ def fits(program, arena, events, i, edge, bits, node, known, value, stack):
                     program.progs[p, 0],
                     program.progs[p, 1],
                     program.consts,
-                    events.tables,
+                    program.tables,
                     events.cols,
                     i,
                     arena.nodes,
@@ -527,7 +761,7 @@ def fits(program, arena, events, i, edge, bits, node, known, value, stack):
                 known |= bit
                 if x == x and x != 0.0:
                     value |= bit
-            if bool(value & bit) != bool(edge[E_ITER_TRUE] & bit):
+            if bool(value & bit) != bool(true & bit):
                 return False, known, value
         j += 1
     return True, known, value
@@ -542,43 +776,42 @@ def drop_guards(arena, made):
 
 
 @inner
-def advance(program, arena, events, k, i, bits, p, kept, made, stack):
+def advance(program, arena, events, k, i, bits, p, known, value):
     """Move one partial match (``p`` -1: the start state) by one event.
 
-    Fills ``kept`` with rows (state, node) of the partial matches that follow
-    from it and returns their number; -1 means that nothing changes. Complete
-    matches are passed on at once. Nodes made here are guarded by a reference
-    in ``made`` until the caller has taken its own and calls `drop_guards`.
+    Fills ``arena.kept`` with rows (state, node) of the partial matches that
+    follow from it and returns their number; -1 means that nothing changes.
+    Complete matches are passed on at once. Nodes made here are guarded by a
+    reference in ``arena.made`` until the caller has taken its own and calls
+    `drop_guards`. ``known`` and ``value`` are as in `fits`.
     """
-    partials = arena.partials
+    partials, edges, states = arena.partials, program.edges, program.states
+    kept, made, stack = arena.kept, arena.made, arena.stack
+    now = events.time[i]
     if p >= 0:
         state, node = partials[p, P_STATE], partials[p, P_NODE]
         start, order = partials[p, P_START], partials[p, P_ORDER]
     else:
         state, node = np.int64(0), np.int64(-1)
-        start, order = events.time[i], events.order[i]
-    now = events.time[i]
-    known, value = np.int64(0), np.int64(0)
+        start, order = now, events.order + i
     n, stop = 0, False
-    states = program.states
     for row in range(states[state, S_EDGES], states[state, S_EDGES_END]):
-        edge = program.edges[row]
         holds, known, value = fits(
-            program, arena, events, i, edge, bits, node, known, value, stack
+            program, arena, events, i, row, bits, node, known, value, stack
         )
         if not holds:
             continue
-        target = edge[E_TARGET]
-        if edge[E_ACTION] == STOP:
+        target, action = edges[row, E_TARGET], edges[row, E_ACTION]
+        if action == STOP:
             stop = True
-        elif edge[E_ACTION] == IGNORE:
+        elif action == IGNORE:
             if states[target, S_KIND] == FINAL:
                 complete(program, arena, events, k, i, node, start, now, order, stack)
             else:
                 kept[n, 0], kept[n, 1] = target, node
                 n += 1
         else:
-            variable, fresh = edge[E_VARIABLE], -1
+            variable, fresh = edges[row, E_VARIABLE], np.int64(-1)
             for j in range(1, made[0, 0] + 1):
                 if made[j, 0] == variable:
                     fresh = made[j, 1]
@@ -595,16 +828,7 @@ def advance(program, arena, events, k, i, bits, p, kept, made, stack):
                     states[target, S_COMPLETES], states[target, S_COMPLETES_END]
                 ):
                     done, known, value = fits(
-                        program,
-                        arena,
-                        events,
-                        i,
-                        program.edges[last],
-                        bits,
-                        node,
-                        known,
-                        value,
-                        stack,
+                        program, arena, events, i, last, bits, node, known, value, stack
                     )
                     if done:
                         break
@@ -622,182 +846,267 @@ def has_room(program, arena, k):
     """Whether the arena can take the worst that one event of the key may need."""
     c = arena.counters
     live, held = arena.keys[k, K_COUNT], arena.keys[k, K_HELD_COUNT]
-    branch = program.params[R_BRANCH]
-    need = (live + 1) * branch + live
+    need = (live + 1) * program.params[R_BRANCH] + live
     partials = arena.partials.shape[0] - c[C_PARTIAL_BUMP] + c[C_PARTIAL_FREED]
     nodes = arena.nodes.shape[0] - c[C_NODE_BUMP] + c[C_NODE_FREED]
     out = arena.out.shape[0] - c[C_OUT]
     return partials >= 2 * need and nodes >= need and out >= 2 * need + held
 
 
-@kernel
-def feed(program, arena, events, begin):
-    """Take in ``events.rows[begin:]``; return the index reached.
+@inner
+def reaction(program, state, bits):
+    """What an event with these bits can do in a state."""
+    if program.params[R_CONDITIONS] < 0:
+        return REACTS
+    return program.reactions[state, bits]
 
-    An index short of the end means that the arena is too small (or its output
-    full) for the next event: drain, enlarge, and call again from there.
+
+@inner
+def may_move(program, arena, events, k, i, bits, occupied):
+    """Whether an event may change any of a key's partial matches."""
+    state = np.int64(0)
+    while occupied != 0:
+        if occupied & 1:
+            what = reaction(program, state, bits)
+            if what == REACTS or state == MOST_STATES - 1:
+                return True
+            if what == WATCHES:
+                j = program.states[state, S_WATCH]
+                x = events.cols[program.watches[j, W_COLUMN], i]
+                if compare(program.watches[j, W_OP], x, arena.bars[k, j]):
+                    return True
+        occupied >>= 1
+        state += 1
+    return False
+
+
+@inner
+def move(program, arena, events, k, i, bits):
+    """Move every partial match of a key by one event; whether any changed."""
+    partials, nodes = arena.partials, arena.nodes
+    kept, made, stack = arena.kept, arena.made, arena.stack
+    changed = False
+    forget_notes(arena, k)
+    before, p = np.int64(-1), arena.keys[k, K_HEAD]
+    while p >= 0:
+        after = partials[p, P_NEXT]
+        state = partials[p, P_STATE]
+        what = reaction(program, state, bits)
+        known, value = np.int64(0), np.int64(0)
+        j = program.states[state, S_WATCH]
+        if j >= 0 and what != INERT:
+            known = np.int64(1) << j
+            x = events.cols[program.watches[j, W_COLUMN], i]
+            if compare(program.watches[j, W_OP], x, arena.watched[p]):
+                value = known
+            elif what == WATCHES:
+                what = INERT
+        n = -1
+        if what != INERT:
+            n = advance(program, arena, events, k, i, bits, p, known, value)
+        if n < 0:
+            note(program, arena, k, p)
+            before = p
+        elif n == 0:
+            changed = True
+            unlink(arena, k, before, p)
+            free_partial(arena, k, p)
+        else:
+            changed = True
+            old = partials[p, P_NODE]
+            start, order = partials[p, P_START], partials[p, P_ORDER]
+            nodes[kept[0, 1], REFS] += 1
+            arena.keys[k, K_BINDINGS] += nodes[kept[0, 1], LENGTH] - nodes[old, LENGTH]
+            partials[p, P_NODE] = kept[0, 1]
+            enter(program, arena, events, k, p, kept[0, 0], stack)
+            before = p
+            for j in range(1, n):
+                q = new_partial(arena, k, kept[j, 1], start, np.int64(0), order)
+                insert_after(arena, k, before, q)
+                enter(program, arena, events, k, q, kept[j, 0], stack)
+                before = q
+            release_node(arena, old)
+        if made[0, 0] > 0:
+            drop_guards(arena, made)
+        p = after
+    return changed
+
+
+@inner
+def begin_matches(program, arena, events, k, i, bits):
+    """Begin partial matches with an event; whether there is one."""
+    kept, none = arena.kept, np.int64(0)
+    n = advance(program, arena, events, k, i, bits, np.int64(-1), none, none)
+    for j in range(n):
+        q = new_partial(
+            arena, k, kept[j, 1], events.time[i], np.int64(0), events.order + i
+        )
+        insert_after(arena, k, np.int64(-1), q)
+        enter(program, arena, events, k, q, kept[j, 0], arena.stack)
+    if arena.made[0, 0] > 0:
+        drop_guards(arena, arena.made)
+    return n > 0
+
+
+@inner
+def enforce_limits(program, arena, k, now):
+    """Drop partial matches beyond the rule's limits; whether any went."""
+    keys, c, partials = arena.keys, arena.counters, arena.partials
+    changed = False
+    while keys[k, K_COUNT] > program.params[R_CAP] or (
+        keys[k, K_BINDINGS] > program.params[R_BINDINGS] and keys[k, K_COUNT] > 0
+    ):
+        changed = True
+        c[C_DROPPED] += 1
+        before, p = np.int64(-1), keys[k, K_HEAD]
+        if program.params[R_CAP_POLICY] != DROP_OLDEST:
+            while partials[p, P_NEXT] >= 0:
+                before, p = p, partials[p, P_NEXT]
+            if program.params[R_CAP_POLICY] == TRIP:
+                c[C_TRIPPED], c[C_TRIPPED_AT] = LIMIT, now
+        unlink(arena, k, before, p)
+        free_partial(arena, k, p)
+    return changed
+
+
+@kernel
+def feed(
+    program_handle,
+    arena_handle,
+    type,
+    key,
+    bits,
+    time,
+    id_hi,
+    id_lo,
+    cols,
+    order,
+    begin,
+):
+    """Take in rows from ``begin`` on; return the row reached.
+
+    ``order`` is the place of row 0 in the engine's order of events. A row short
+    of the end means that the arena is too small (or its output full) for the
+    next event: drain, enlarge, and call again from there.
     """
-    partials, keys, c = arena.partials, arena.keys, arena.counters
-    stack = np.empty(STACK)
-    kept = np.empty((program.params[R_BRANCH] + 2, 2), np.int64)
-    made = np.zeros((program.params[R_BRANCH] + 2, 2), np.int64)
-    first, first_end = program.states[0, S_EDGES], program.states[0, S_EDGES_END]
-    # A key without partial matches is left at once unless some edge of the
-    # start state can fit, judged by the bits alone.
-    for at in range(begin, events.rows.size):
-        i = events.rows[at]
-        k = events.key[i]
+    program, arena = program_of(program_handle), arena_of(arena_handle)
+    events = Events(type, key, bits, time, id_hi, id_lo, cols, order)
+    keys, c = arena.keys, arena.counters
+    for i in range(begin, type.size):
+        if type[i] < 0 or program.types[type[i]] == 0:
+            continue
+        k, b, now = key[i], bits[i], time[i]
         if k < 0 or c[C_TRIPPED] != 0:
             continue
-        bits = events.bits[at]
-        begins = False
-        for row in range(first, first_end):
-            if (bits & program.edges[row, E_TRUE]) == program.edges[row, E_TRUE] and (
-                bits & program.edges[row, E_FALSE]
-            ) == 0:
-                begins = True
-        if keys[k, K_HEAD] < 0 and not begins:
+        occupied = keys[k, K_OCCUPIED]
+        begins = reaction(program, np.int64(0), b) != INERT
+        due = moves = False
+        if occupied != 0:
+            due = keys[k, K_DEADLINE] <= now
+            moves = may_move(program, arena, events, k, i, b, occupied)
+        if not (begins or moves or due):
             continue
         if not has_room(program, arena, k):
-            return at
-        now = events.time[i]
-        expire(program, arena, events, k, now, stack)
-        changed = False
-        before, p = np.int64(-1), keys[k, K_HEAD]
-        while p >= 0:
-            after = partials[p, P_NEXT]
-            n = advance(program, arena, events, k, i, bits, p, kept, made, stack)
-            if n < 0:
-                before = p
-            elif n == 0:
-                changed = True
-                unlink(arena, k, before, p)
-                free_partial(arena, k, p)
-            else:
-                changed = True
-                old = partials[p, P_NODE]
-                arena.nodes[kept[0, 1], REFS] += 1
-                keys[k, K_BINDINGS] += (
-                    arena.nodes[kept[0, 1], LENGTH] - arena.nodes[old, LENGTH]
-                )
-                partials[p, P_STATE], partials[p, P_NODE] = kept[0, 0], kept[0, 1]
-                if kept[0, 1] != old:
-                    partials[p, P_END] = now
-                start, order = partials[p, P_START], partials[p, P_ORDER]
-                before = p
-                for j in range(1, n):
-                    end = partials[p, P_END] if kept[j, 1] == old else now
-                    q = new_partial(arena, k, kept[j, 0], kept[j, 1], start, end, order)
-                    insert_after(arena, k, before, q)
-                    before = q
-                release_node(arena, old)
-            if made[0, 0] > 0:
-                drop_guards(arena, made)
-            p = after
-        if begins:
-            n = advance(
-                program, arena, events, k, i, bits, np.int64(-1), kept, made, stack
-            )
-            for j in range(n):
-                changed = True
-                q = new_partial(
-                    arena, k, kept[j, 0], kept[j, 1], now, now, events.order[i]
-                )
-                insert_after(arena, k, np.int64(-1), q)
-            if made[0, 0] > 0:
-                drop_guards(arena, made)
+            return i
+        if due:
+            expire(program, arena, events, k, now, arena.stack)
+        changed = moves and move(program, arena, events, k, i, b)
+        if begins and begin_matches(program, arena, events, k, i, b):
+            changed = True
         if keys[k, K_HELD] >= 0:
             changed = True
             release(program, arena, k, i)
-        while keys[k, K_COUNT] > program.params[R_CAP] or (
-            keys[k, K_BINDINGS] > program.params[R_BINDINGS] and keys[k, K_COUNT] > 0
-        ):
+        if enforce_limits(program, arena, k, now):
             changed = True
-            c[C_DROPPED] += 1
-            if program.params[R_CAP_POLICY] == DROP_OLDEST:
-                p = keys[k, K_HEAD]
-                unlink(arena, k, np.int64(-1), p)
-                free_partial(arena, k, p)
-            else:
-                before, p = np.int64(-1), keys[k, K_HEAD]
-                while partials[p, P_NEXT] >= 0:
-                    before, p = p, partials[p, P_NEXT]
-                unlink(arena, k, before, p)
-                free_partial(arena, k, p)
-                if program.params[R_CAP_POLICY] == TRIP:
-                    c[C_TRIPPED], c[C_TRIPPED_AT] = 1, now
-        if keys[k, K_HELD] >= 0:
-            # What was dropped may have been what a match was held back for.
-            release(program, arena, k, i)
+            if keys[k, K_HELD] >= 0:
+                # What was dropped may have been what a match was held back for.
+                release(program, arena, k, i)
         if changed:
             keys[k, K_LAST] = now
             mark_dirty(arena, k)
-            head = keys[k, K_HEAD]
-            if program.params[R_WITHIN] > 0 and head >= 0 and keys[k, K_TIMER] == 0:
-                push_timer(
-                    arena,
-                    deadline_of(partials[head, P_START], program.params[R_WITHIN]),
-                    k,
-                )
-    return events.rows.size
+            if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
+                set_timer(arena, keys[k, K_DEADLINE], k)
+    return type.size
 
 
 @kernel
-def pass_time(program, arena, events, now):
-    """Let time pass for every key; False if the output is full (call again)."""
-    c, keys, partials = arena.counters, arena.keys, arena.partials
-    stack = np.empty(STACK)
+def pass_time(program_handle, arena_handle, none, cols, now):
+    """Let time pass for every key; False if the output is full (call again).
+
+    ``none`` is an empty column of integers, ``cols`` one row of nothing.
+    """
+    program, arena = program_of(program_handle), arena_of(arena_handle)
+    events = Events(none, none, none, none, none, none, cols, np.int64(0))
+    c, keys = arena.counters, arena.keys
     while c[C_HEAP] > 0 and arena.heap[0, 0] <= now:
         k = arena.heap[0, 1]
         if not has_room(program, arena, k):
             return False
         pop_timer(arena)
-        expire(program, arena, events, k, now, stack)
-        head = keys[k, K_HEAD]
-        if head >= 0:
-            push_timer(
-                arena,
-                deadline_of(partials[head, P_START], program.params[R_WITHIN]),
-                k,
-            )
+        expire(program, arena, events, k, now, arena.stack)
+        if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
+            set_timer(arena, keys[k, K_DEADLINE], k)
     return True
 
 
 @kernel
-def materialise(arena, offsets, ids_hi, ids_lo, variables):
-    """Write out the bound events of every match in ``arena.out``, in binding order.
-
-    ``offsets`` (matches + 1) must hold the running sum of chain lengths.
-    """
+def measure(arena_handle, lengths, hashes):
+    """Fill the number of bound events of every match put out, and a hash of them."""
+    arena = arena_of(arena_handle)
     nodes = arena.nodes
     for j in range(arena.counters[C_OUT]):
         node = arena.out[j, O_NODE]
-        at = offsets[j + 1]
+        lengths[j] = nodes[node, LENGTH]
+        h = np.int64(0)
+        while node >= 0:
+            h = (h ^ (nodes[node, ORDER] * 64 + nodes[node, VARIABLE])) * HASH_FACTOR
+            h ^= h >> 29
+            node = nodes[node, PREV]
+        hashes[j] = h
+
+
+@kernel
+def suppress(arena_handle, order, cooldown, keep):
+    """Clear ``keep`` for outputs within the cooldown of one before, in ``order``."""
+    arena = arena_of(arena_handle)
+    for at in range(order.size):
+        j = order[at]
+        if not keep[j]:
+            continue
+        k, now = arena.out[j, O_KEY], arena.out[j, O_TIME]
+        kind = K_EMITTED if arena.out[j, O_TIMEOUT] == 0 else K_EMITTED_TIMEOUT
+        last = arena.keys[k, kind]
+        if last != NEVER and now - last < cooldown:
+            keep[j] = False
+        else:
+            arena.keys[k, kind] = now
+            mark_dirty(arena, k)
+
+
+@kernel
+def take_out(arena_handle, order, offsets, ids_hi, ids_lo, variables):
+    """Write the bound events of the outputs in ``order``, and let go of all outputs.
+
+    ``offsets`` (one more than ``order``) is the running sum of their lengths.
+    """
+    arena = arena_of(arena_handle)
+    nodes = arena.nodes
+    for place in range(order.size):
+        node = arena.out[order[place], O_NODE]
+        at = offsets[place + 1]
         while node >= 0:
             at -= 1
             ids_hi[at] = nodes[node, ID_HI]
             ids_lo[at] = nodes[node, ID_LO]
             variables[at] = nodes[node, VARIABLE]
             node = nodes[node, PREV]
-
-
-@kernel
-def match_lengths(arena, lengths):
-    """Fill the chain length of every match in ``arena.out``."""
-    for j in range(arena.counters[C_OUT]):
-        lengths[j] = arena.nodes[arena.out[j, O_NODE], LENGTH]
-
-
-@kernel
-def clear_out(arena):
-    """Let go of the matches that were put out."""
     for j in range(arena.counters[C_OUT]):
         release_node(arena, arena.out[j, O_NODE])
     arena.counters[C_OUT] = 0
 
 
 @kernel
-def export_key(arena, k, scratch, partials_out, nodes_out, vals_out, held_out):
+def export_key(arena_handle, k, scratch, partials_out, nodes_out, vals_out, held_out):
     """Copy one key's partial and held matches, nodes renumbered from 0.
 
     A node's number is that of its first appearance, predecessors first, so a
@@ -805,6 +1114,7 @@ def export_key(arena, k, scratch, partials_out, nodes_out, vals_out, held_out):
     of live matches, held matches and nodes. ``scratch`` (one int64 per node of
     the arena) must be -1 everywhere and is left so.
     """
+    arena = arena_of(arena_handle)
     partials, nodes = arena.partials, arena.nodes
     count, n_live = 0, 0
     total = 0
@@ -852,8 +1162,9 @@ def export_key(arena, k, scratch, partials_out, nodes_out, vals_out, held_out):
 
 
 @kernel
-def key_size(arena, k):
+def key_size(arena_handle, k):
     """Return an upper bound of (matches, nodes) that `export_key` writes."""
+    arena = arena_of(arena_handle)
     partials, nodes = arena.partials, arena.nodes
     matches, size = 0, 0
     for which in range(2):
@@ -866,8 +1177,25 @@ def key_size(arena, k):
 
 
 @kernel
-def import_key(program, arena, k, live, held, partials_in, nodes_in, vals_in, held_in):
-    """Put back what `export_key` wrote; the arena must have room."""
+def import_key(
+    program_handle,
+    arena_handle,
+    k,
+    live,
+    held,
+    partials_in,
+    nodes_in,
+    vals_in,
+    held_in,
+    none,
+    cols,
+):
+    """Put back what `export_key` wrote; the arena must have room.
+
+    ``none`` and ``cols`` are as in `pass_time`.
+    """
+    program, arena = program_of(program_handle), arena_of(arena_handle)
+    events = Events(none, none, none, none, none, none, cols, np.int64(0))
     partials, nodes, keys = arena.partials, arena.nodes, arena.keys
     c = arena.counters
     base = c[C_NODE_BUMP]
@@ -882,12 +1210,11 @@ def import_key(program, arena, k, live, held, partials_in, nodes_in, vals_in, he
         for f in range(vals_in.shape[1]):
             arena.vals[base + j, f] = vals_in[j, f]
     c[C_NODE_BUMP] += nodes_in.shape[0]
-    last = -1
+    last = np.int64(-1)
     for j in range(live + held):
         p = new_partial(
             arena,
             k,
-            partials_in[j, P_STATE],
             base + partials_in[j, P_NODE],
             partials_in[j, P_START],
             partials_in[j, P_END],
@@ -897,6 +1224,7 @@ def import_key(program, arena, k, live, held, partials_in, nodes_in, vals_in, he
             arena.held[p, f] = held_in[j, f]
         if j < live:
             insert_after(arena, k, np.int64(-1), p)
+            enter(program, arena, events, k, p, partials_in[j, P_STATE], arena.stack)
         else:
             if last < 0:
                 keys[k, K_HELD] = p
@@ -904,8 +1232,5 @@ def import_key(program, arena, k, live, held, partials_in, nodes_in, vals_in, he
                 partials[last, P_NEXT] = p
             keys[k, K_HELD_COUNT] += 1
             last = p
-    head = keys[k, K_HEAD]
-    if head >= 0 and program.params[R_WITHIN] > 0 and keys[k, K_TIMER] == 0:
-        push_timer(
-            arena, deadline_of(partials[head, P_START], program.params[R_WITHIN]), k
-        )
+    if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
+        set_timer(arena, keys[k, K_DEADLINE], k)

@@ -1,0 +1,157 @@
+"""What a step found, as columns; events are made of them when they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cep.engine.derive import derived_events, leaf_value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from cep.engine.derive import DerivedEvent
+    from cep.engine.keyspace import KeySpace
+    from cep.engine.plan import CompiledRule
+
+
+@dataclass(slots=True)
+class Matches:
+    """Matches and time-outs of one rule, n of them, in order of release.
+
+    Attributes
+    ----------
+    time_ns
+        ``(n,)``: the completing event's time; for an absence or a time-out, when
+        it became certain.
+    key
+        ``(n,)``: numbers of the rule's key space, good until the next step.
+    timeout
+        ``(n,)``: whether it is a partial match that ran out of time.
+    values
+        ``(n, leaves)``: the emitted values as the kernels hold them.
+    offsets
+        ``(n + 1,)``: where each one's bound events begin in the next three.
+    id_hi, id_lo, variable
+        Of each bound event, in binding order: its id, and the number of the step
+        (a place in ``steps``) that bound it.
+    """
+
+    compiled: CompiledRule
+    space: KeySpace
+    texts: Sequence[str]
+    time_ns: NDArray[np.int64]
+    key: NDArray[np.int64]
+    timeout: NDArray[np.bool_]
+    values: NDArray[np.float64]
+    offsets: NDArray[np.int64]
+    id_hi: NDArray[np.int64]
+    id_lo: NDArray[np.int64]
+    variable: NDArray[np.int64]
+    _events: list[DerivedEvent] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+    @property
+    def rule(self) -> str:
+        """The rule's name."""
+        return self.compiled.rule.name
+
+    @property
+    def steps(self) -> list[str]:
+        """The names of the rule's steps."""
+        return self.compiled.variables
+
+    @property
+    def events(self) -> list[DerivedEvent]:
+        """The derived events."""
+        if self._events is None:
+            self._events = self._derive()
+        return self._events
+
+    def _derive(self) -> list[DerivedEvent]:
+        compiled, space = self.compiled, self.space
+        found: list[DerivedEvent] = []
+        hi, lo = self.id_hi.tolist(), self.id_lo.tolist()
+        steps = [compiled.variables[v] for v in self.variable.tolist()]
+        offsets, values = self.offsets.tolist(), self.values.tolist()
+        kinds, texts = compiled.leaf_kinds, self.texts
+        for j, (time_ns, k, timeout) in enumerate(
+            zip(
+                self.time_ns.tolist(),
+                self.key.tolist(),
+                self.timeout.tolist(),
+                strict=True,
+            )
+        ):
+            span = slice(offsets[j], offsets[j + 1])
+            found += derived_events(
+                compiled,
+                time_ns=time_ns,
+                key_parts=space.parts(k),
+                key_canonical=space.canonical(k),
+                ids=list(zip(hi[span], lo[span], strict=True)),
+                steps=steps[span],
+                values=[
+                    leaf_value(value, kind, texts)
+                    for value, kind in zip(values[j], kinds, strict=True)
+                ],
+                timeout=timeout,
+            )
+        return found
+
+    @staticmethod
+    def concat(parts: Sequence[Matches]) -> Matches:
+        """Return parts of one rule, one after the other; at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+
+        def joined(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        offsets = np.zeros(lengths.size + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return Matches(
+            first.compiled,
+            first.space,
+            first.texts,
+            time_ns=joined("time_ns"),
+            key=joined("key"),
+            timeout=joined("timeout"),
+            values=joined("values"),
+            offsets=offsets,
+            id_hi=joined("id_hi"),
+            id_lo=joined("id_lo"),
+            variable=joined("variable"),
+        )
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Outputs:
+    """What a step found.
+
+    ``matches`` holds one `Matches` for each rule that found something, in the
+    order of the rules.
+    """
+
+    matches: list[Matches] = field(default_factory=list)
+    _events: list[DerivedEvent] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.matches))
+
+    @property
+    def events(self) -> list[DerivedEvent]:
+        """The derived events, in order of event time, then of the rules."""
+        if self._events is None:
+            events = [event for matches in self.matches for event in matches.events]
+            events.sort(key=lambda event: event.time_ns)
+            self._events = events
+        return self._events
