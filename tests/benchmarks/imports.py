@@ -1,6 +1,6 @@
 """CPU time of `import cep` and `cep --help`: median of 15 runs, user + system.
 
-Run as ``python tests/benchmarks/import_cost.py``. Goals: 0.25 s and 0.35 s.
+Run as ``python -m tests.benchmarks imports``. Goals: 0.25 s and 0.35 s.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ def cpu_seconds(command: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def main() -> None:
+def main(_: list[str]) -> int:
     for words in (["-c", "pass"], ["-c", "import cep"], ["-m", "cep", "--help"]):
         runs = [cpu_seconds([sys.executable, *words]) for _ in range(RUNS)]
         middle, worst = statistics.median(runs), max(runs)
         print(f"{middle:.3f} s (worst {worst:.3f}): python {' '.join(words)}")
-
-
-if __name__ == "__main__":
-    main()
+    return 0
