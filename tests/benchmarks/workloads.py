@@ -150,10 +150,10 @@ def finish(operator: Operator, columns: EventColumns) -> Outputs:
 
 def pairs(outputs: Sequence[Outputs]) -> Pairs:
     """Return the matches as (start seq, end seq); an event's id is its seq."""
-    from cep.events.ids import ulid_to_words
-
-    return [
-        (ulid_to_words(event.lineage[0])[1], ulid_to_words(event.lineage[-1])[1])
-        for output in outputs
-        for event in output.events
-    ]
+    found: Pairs = []
+    for output in outputs:
+        for matches in output.matches:
+            first, last = matches.offsets[:-1], matches.offsets[1:] - 1
+            starts, ends = matches.id_lo[first].tolist(), matches.id_lo[last].tolist()
+            found += zip(starts, ends, strict=True)
+    return found
