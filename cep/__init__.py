@@ -46,12 +46,14 @@ if TYPE_CHECKING:
     from cep.rules import count as count
     from cep.rules import e as e
     from cep.rules import emit as emit
+    from cep.rules import ewm as ewm
     from cep.rules import first as first
     from cep.rules import last as last
     from cep.rules import m as m
     from cep.rules import max as max
     from cep.rules import min as min
     from cep.rules import on as on
+    from cep.rules import prev as prev
     from cep.rules import py as py
     from cep.rules import rule as rule
     from cep.rules import seq as seq
@@ -78,6 +80,8 @@ __all__ = [
     "max",
     "first",
     "last",
+    "prev",
+    "ewm",
     "py",
     # events
     "Event",
@@ -112,6 +116,8 @@ _HOMES = {
         "max",
         "first",
         "last",
+        "prev",
+        "ewm",
         "py",
     ],
     "cep.events": ["Event", "register"],

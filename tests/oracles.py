@@ -59,3 +59,28 @@ def cooled_down(times, cooldown):
         if passed[-1]:
             last = time
     return passed
+
+
+def previous(rows, i, name, key=None):
+    """Return a field of the row before row ``i`` with the same key; None is absent."""
+    for row in reversed(rows[:i]):
+        if key is None or row[key] == rows[i][key]:
+            return row.get(name)
+    return None
+
+
+def weighted_mean(rows, i, name, half_life, key=None):
+    """Return the mean up to row ``i``, in which weights halve each half-life."""
+    now = rows[i]
+    pairs = [
+        (0.5 ** ((now["t"] - row["t"]) / half_life), row[name])
+        for row in rows[: i + 1]
+        if (key is None or row[key] == now[key]) and row.get(name) is not None
+    ]
+    if not pairs:
+        return None
+    # The youngest value weighs 1, so that nothing is lost however old all are.
+    most = max(weight for weight, _ in pairs)
+    if most == 0.0:
+        return pairs[-1][1]
+    return math.fsum(w * x for w, x in pairs) / math.fsum(w for w, _ in pairs)

@@ -23,6 +23,7 @@ from cep.engine.kernels import vm
 from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
 from cep.engine.running_rule import RuleCounts, RunningRule
+from cep.engine.running_slots import RunningSlots
 from cep.engine.running_windows import RunningWindows
 from cep.engine.state import (
     EngineState,
@@ -78,9 +79,15 @@ class Operator:
         programs = self.plan.programs
         self._code, self._slices = programs.code, programs.slices
         self._consts = programs.consts
-        self._windows = [RunningWindows(group, self) for group in self.plan.windows]
+        self._windows: list[RunningWindows | RunningSlots] = [
+            *(RunningWindows(group, self) for group in self.plan.windows),
+            *(RunningSlots(group, self) for group in self.plan.slots),
+        ]
         self._rules = [RunningRule(compiled, self) for compiled in self.plan.compiled]
-        self._parts: list[RunningWindows | RunningRule] = [*self._windows, *self._rules]
+        self._parts: list[RunningWindows | RunningSlots | RunningRule] = [
+            *self._windows,
+            *self._rules,
+        ]
         self._order = 0
         self._time = 0
         self._swept = 0
@@ -210,6 +217,14 @@ class Operator:
         if len(types) == 1:
             return np.flatnonzero(batch.type == types[0])
         return np.flatnonzero(np.isin(batch.type, types))
+
+    def types_mask(self, types: Sequence[str]) -> NDArray[np.uint8]:
+        """Return 1 for those types, by type code + 1; events of others have code -1."""
+        return np.array([0, *(t in types for t in self.plan.types)], np.uint8)
+
+    def events_before(self, batch: Batch) -> int:
+        """Return how many events the engine saw before a batch that it takes in."""
+        return self._order - len(batch)
 
     def run_program(
         self, program: int, batch: Batch, rows: NDArray[np.int64]

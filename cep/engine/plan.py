@@ -14,7 +14,7 @@ import numpy as np
 
 from cep.engine.automaton import Automaton, build_automaton
 from cep.engine.interner import Interner
-from cep.engine.kernels import nfa, vm, windows
+from cep.engine.kernels import nfa, slots, vm, windows
 from cep.engine.keyspace import KeySpace
 from cep.engine.program import Programs
 from cep.errors import RuleError
@@ -106,6 +106,19 @@ class WindowGroup:
     def queues(self) -> int:
         """How many queues of extremes a key has."""
         return sum(self.lowest) + sum(self.highest)
+
+
+@dataclass(slots=True)
+class SlotGroup:
+    """Previous values and weighted means with one source and key."""
+
+    types: tuple[str, ...]
+    keyspace: int
+    id: str
+    keys: list[Key] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)  # "str" where values are codes
+    slots: list[tuple[int, int, int]] = field(default_factory=list)
+    half_lives: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -204,11 +217,13 @@ class Plan:
         self.inputs: dict[int, InputColumn] = {}
         self.computed: list[ComputedColumn] = []
         self.windows: list[WindowGroup] = []
+        self.slots: list[SlotGroup] = []
         self.keyspaces: list[KeySpace] = []
         self.column_count = 0
         self._columns: dict[Key, int] = {}
         self._spaces: dict[tuple[str, ...], int] = {}
         self._groups: dict[Key, WindowGroup] = {}
+        self._slot_groups: dict[Key, SlotGroup] = {}
         self.compiled = [self._compile(rule) for rule in rules]
 
     def reads(self) -> dict[str, set[str]]:
@@ -276,14 +291,43 @@ class Plan:
             self.keyspaces.append(KeySpace(columns, kinds, self.strings))
         return self._spaces[identity]
 
+    def slot_column(self, window: Window, scope: _EventScope) -> int:
+        """Return the column that a previous value or weighted mean is written to."""
+        by = scope.rule_key if window.by is None else window.by
+        (value,) = window.values
+        half_life = window.parameter or 0.0
+        identity: Key = (scope.types, by)
+        group = self._slot_groups.get(identity)
+        if group is None:
+            digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+            group = SlotGroup(scope.types, self.keyspace(by, scope.types), digest)
+            self._slot_groups[identity] = group
+            self.slots.append(group)
+        key: Key = (window.function, value.key, half_life)
+        if key in group.keys:
+            return group.slots[group.keys.index(key)][2]
+        kind = Checker("", scope.types, {}, scope.rule_key).kind(value)
+        source = self._program_column(value, scope)
+        out = self._new_column(("slot", identity, key))
+        function = slots.PREVIOUS if window.function == "prev" else slots.WEIGHTED
+        group.keys.append(key)
+        group.kinds.append("str" if kind == "str" else "float")
+        group.slots.append((function, source, out))
+        group.half_lives.append(half_life)
+        return out
+
     def window_column(self, window: Window, scope: _EventScope) -> int:
         """Return the column that a window's aggregate is written to."""
+        if window.span.kind in ("previous", "all"):
+            return self.slot_column(window, scope)
+        if window.span.kind != "time" or window.span.every > 1 or window.of:
+            raise RuleError(str(window), "is not there yet", "use a sliding window")
         by = scope.rule_key if window.by is None else window.by
         key: Key = ("window", scope.types, by, window.key)
         if key in self._columns:
             return self._columns[key]
         where = None if window.where is None else window.where.key
-        identity: Key = (scope.types, by, window.length_ns, where)
+        identity: Key = (scope.types, by, window.span.key, where)
         group = self._groups.get(identity)
         if group is None:
             program = (
@@ -294,7 +338,7 @@ class Plan:
                 scope.types,
                 program,
                 self.keyspace(by, scope.types),
-                window.length_ns,
+                window.span.length,
                 digest,
             )
             self._groups[identity] = group

@@ -71,6 +71,25 @@ class WindowState(msgspec.Struct, array_like=True):
         return times, rows, acc
 
 
+class SlotState(msgspec.Struct, array_like=True):
+    """What one key's slots hold: previous values and weighted means.
+
+    ``names`` says which slots there are; of those whose value is a string, the
+    first number is a place in ``texts``. ``order`` says which of the engine's
+    events was the key's last.
+    """
+
+    values: bytes  # float64, (slots, 2)
+    last_ns: Int64
+    order: Int64
+    names: list[str]
+    texts: list[str]
+
+    def array(self) -> NDArray[np.float64]:
+        """Return the slots' values."""
+        return _table(self.values, np.float64, 2, len(self.names))
+
+
 class MatchState(msgspec.Struct, array_like=True):
     """One key's partial and held matches of one rule, and its last output's time."""
 

@@ -30,11 +30,12 @@ def warm_up() -> None:
     """Compile every kernel by running one rule over two made-up trades."""
     from cep.engine.operator import Operator
     from cep.events.columns import Column, EventColumns
-    from cep.rules import build_rule, e, emit, max, on, seq
+    from cep.rules import build_rule, e, emit, max, on, prev, seq
 
     trade = on("market.trade", name="trade").where(e.price > 0)
     high = max(e.price).where(e.price > 0).over("1s")
-    none = on("market.trade", name="none").where((e.price < 0) | (e.price > high))
+    none = on("market.trade", name="none")
+    none = none.where((e.price < 0) | (e.price > high) | (e.price < prev(e.price)))
     rule = build_rule(
         "warm-up",
         seq(trade).not_then(none).within("1s"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, overload
 
+from cep.clock import duration_ns
 from cep.errors import RuleError
 from cep.rules.expressions import (
     BoundAggregate,
@@ -24,10 +25,13 @@ from cep.rules.expressions import (
     StepRef,
     as_expr,
 )
-from cep.rules.windows import Aggregate
+from cep.rules.windows import Aggregate, Span, Window, field_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
+
+    from cep.rules.windows import By
 
 Value = Expr | StepRef | None
 
@@ -41,7 +45,7 @@ def _aggregate(function: str, value: Any) -> Any:
             f"{function} needs a field of the step",
             f"write {function}({value!r}.price)",
         )
-    return Aggregate(function, as_expr(value))
+    return Aggregate(function, (as_expr(value),))
 
 
 def _of_window(function: str, value: Any) -> Aggregate:
@@ -55,7 +59,7 @@ def _of_window(function: str, value: Any) -> Aggregate:
             f"there is no {function} of what a step has bound",
             remedy,
         )
-    return Aggregate(function, as_expr(value))
+    return Aggregate(function, (as_expr(value),))
 
 
 @overload
@@ -71,7 +75,7 @@ def count(value: Value = None) -> BoundAggregate | Aggregate:
         return BoundAggregate("count", value._step, None)
     if isinstance(value, BoundField):
         return BoundAggregate("count", value.step, value.name)
-    return Aggregate("count", value)
+    return Aggregate("count", () if value is None else (as_expr(value),))
 
 
 def sum(value: Any, *rest: Any) -> Any:
@@ -137,6 +141,40 @@ def last(value: StepRef | Expr) -> StepRef | Aggregate:
     if isinstance(value, StepRef):
         return StepRef(value._step, "last")
     return _of_window("last", value)
+
+
+def prev(value: Expr, *, by: By = None) -> Window:
+    """The value at the previous event of the same key: ``e.price > prev(e.price)``.
+
+    The previous event is the last one before this of the step's types (of
+    whatever a step's condition says); absent for the first of a key, and where
+    that event lacked the value. ``by`` is as in ``.over``.
+
+    One value is kept for each key, and for as long as the engine knows the key:
+    nothing says when it is no longer wanted. When more than `KEYS` keys are kept,
+    those that were not seen for longest are forgotten, and counted.
+    """
+    return _remembered("prev", value, Span("previous"), by)
+
+
+def ewm(value: Expr, *, half_life: str | timedelta, by: By = None) -> Window:
+    """Exponentially weighted mean, in which a value counts half after ``half_life``.
+
+    The mean of all values of the key so far, the one of this event included, each
+    weighted by ``0.5 ** (age / half_life)``, where the age is a difference of event
+    times. (pandas: ``ewm(halflife=..., times=...).mean()``.) Absent before the first
+    value; an event without a value leaves the mean as it is. Keys are kept and
+    forgotten as by `prev`.
+    """
+    length = duration_ns(half_life)
+    return _remembered("ewm", value, Span("all"), by, float(length))
+
+
+def _remembered(
+    function: str, value: Expr, span: Span, by: By, parameter: float | None = None
+) -> Window:
+    made = _of_window(function, value)
+    return Window(function, made._values, span, field_names(by), parameter=parameter)
 
 
 def log(value: Expr) -> Expr:

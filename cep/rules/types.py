@@ -28,7 +28,7 @@ from cep.rules.expressions import (
     StringTest,
     TypeIs,
 )
-from cep.rules.windows import Window
+from cep.rules.windows import CHOOSING, Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def nesting(expr: Expr) -> int:
         for node in level:
             below += node.children()
             if isinstance(node, Window):
-                below += [x for x in (node.value, node.where) if x is not None]
+                below += node.inputs
         level = below
     return deepest
 
@@ -215,27 +215,24 @@ class Checker:
         return "int" if kind == "int" and expr.function != "avg" else "float"
 
     def _window(self, expr: Window) -> Kind:
-        types = self._event_types(expr)
         where = f"{self.where}: {expr}"
-        for inner in (expr.value, expr.where):
-            if inner is None:
-                continue
-            for node in inner.walk():
-                if isinstance(node, (Window, BoundField, BoundAggregate)):
-                    raise RuleError(
-                        where,
-                        f"a window cannot hold {node}",
-                        "aggregate fields of e and arithmetic on them",
-                    )
+        step = self._event_types(expr)
+        types = expr.of or step
+        for node in (node for inner in expr.inputs for node in inner.walk()):
+            if isinstance(node, (Window, BoundField, BoundAggregate)):
+                raise RuleError(
+                    where,
+                    f"a window cannot hold {node}",
+                    "aggregate fields of e and arithmetic on them",
+                )
         for name in self.rule_key if expr.by is None else expr.by:
-            field_kind(name, types, where)
+            field_kind(name, sorted({*types, *step}), where)
+        entering = Checker(self.where, types, {}, self.rule_key)
         if expr.where is not None:
-            self.condition(expr.where)
-        if expr.value is None:
-            return "int"
-        kind = self.kind(expr.value)
+            entering.condition(expr.where)
+        kinds = [entering.kind(value) for value in expr.values]
         if expr.function == "count":
-            if kind == "bool" and not isinstance(expr.value, Field):
+            if kinds == ["bool"] and not isinstance(expr.value, Field):
                 raise RuleError(
                     where,
                     "counts the events where the condition can be asked, which are "
@@ -243,14 +240,17 @@ class Checker:
                     f"write count().where({expr.value}).over(...)",
                 )
             return "int"
-        if kind not in NUMBERS:
-            raise RuleError(
-                where,
-                f"{expr.function} takes numbers, {expr.value} is a {kind}",
-                "aggregate a number, or use count",
-            )
-        keeps = ("first", "last", "min", "max", "sum")
-        return "int" if kind == "int" and expr.function in keeps else "float"
+        if expr.function in CHOOSING and kinds != ["json"]:
+            return kinds[0]
+        for kind, value in zip(kinds, expr.values, strict=True):
+            if kind not in NUMBERS:
+                raise RuleError(
+                    where,
+                    f"{expr.function} takes numbers, {value} is a {kind}",
+                    "aggregate a number, or use count",
+                )
+        keeps = ("min", "max", "sum")
+        return "int" if kinds == ["int"] and expr.function in keeps else "float"
 
     def _binary(self, expr: Binary) -> Kind:
         if expr.op in ARITHMETIC:

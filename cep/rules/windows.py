@@ -1,9 +1,29 @@
-"""Aggregates over windows: what ``avg(e.price).over("60s")`` means."""
+"""Aggregates over windows: what ``avg(e.price).over("60s")`` means.
+
+The kinds of windows, and what an event at time ``t`` sees in each:
+
+===================================  ===========================================
+``.over("60s")``                     sliding: ``(t - 60 s, t]``
+``.over(events=100)``                sliding: the last 100 events
+``.tumbling("60s")``                 the minute of the clock with ``t`` in it, so far
+``.hopping("60s", every="1s")``      of the windows with ``t`` in them, the earliest
+``.session(gap="5s")``               all since the last pause of 5 s or more
+===================================  ===========================================
+
+An event counts itself. Tumbling and hopping windows begin at multiples of
+``every`` since the epoch (UTC) and hold ``[begin, begin + length)``; a tumbling
+window is a hopping one with ``every`` equal to its length. An event exactly
+``length`` old has left a sliding window, and one exactly ``gap`` after the last
+begins a session. Of events with equal times, an earlier one does not see a later
+one.
+
+`prev` and `ewm` look back without a window and keep one value a key.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError
@@ -15,96 +35,216 @@ if TYPE_CHECKING:
 
     from cep.rules.expressions import Key
 
-WINDOW_AGGREGATES = (
-    "count",
-    "sum",
-    "avg",
-    "var",
-    "std",
-    "min",
-    "max",
-    "first",
-    "last",
-)
+    By = str | Sequence[str] | Expr | None
+
+# Aggregates whose result is a value that went in, of whatever kind.
+CHOOSING = ("first", "last", "prev")
+
+ROWS_PER_KEY = 1_000_000
+ROWS = 20_000_000
+KEYS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which of the events before it an event sees.
+
+    ``length`` is in ns for "time" and "session" (there it is the gap), a number of
+    events for "events"; windows of time begin at multiples of ``every`` ns, where
+    1 stands for a sliding one. "previous" and "all" are those of `prev` and `ewm`.
+    """
+
+    kind: Literal["time", "events", "session", "previous", "all"]
+    length: int = 0
+    every: int = 1
+
+    @property
+    def key(self) -> Key | int:
+        """The structure; the length alone of a sliding window of time."""
+        if self.kind == "time" and self.every == 1:
+            return self.length
+        return (self.kind, self.length, self.every)
+
+    def __str__(self) -> str:
+        length = format_duration(self.length) if self.kind != "events" else ""
+        if self.kind == "events":
+            return f"over(events={self.length}"
+        if self.kind == "session":
+            return f"session(gap={length!r}"
+        if self.every == 1:
+            return f"over({length!r}"
+        if self.every == self.length:
+            return f"tumbling({length!r}"
+        return f"hopping({length!r}, every={format_duration(self.every)!r}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Window(Expr):
-    """An aggregate over a sliding event-time window: ``avg(e.price).over("60s")``.
+    """An aggregate over a window of events: ``avg(e.price).over("60s")``.
 
-    The window of an event at time ``t`` is ``(t - length, t]`` over the events
-    of the step's types: an event counts itself, one exactly ``length`` old has
-    left, and of events with equal times an earlier one does not see a later
-    one. ``where`` limits which events enter; absent values are passed over
-    (``count()`` counts events, ``count(e.x)`` those that have an x). In an
-    empty window count and sum are 0, all others absent. ``var`` and ``std``
-    are those of the population (divided by n). Values beyond 1e140 in size are
-    passed over like absent ones.
+    The module says which events the kinds of windows hold: those of the step's
+    types, or of the types in ``of``. ``where`` limits which events enter; absent
+    values are passed over (``count()`` counts events, ``count(e.x)`` those that
+    have an x). In an empty window count, distinct and sum are 0, all others
+    absent. Values beyond 1e140 in size are passed over like absent ones.
 
     ``by`` names the fields that split the events into windows of their own:
     None for the rule's key, an empty tuple for one window over all.
+
+    A key holds at most `ROWS_PER_KEY` events and all keys of a window together at
+    most `ROWS`: then the key's oldest events leave, or those of the keys that
+    were not seen for longest, and both are counted.
     """
 
     function: str
-    value: Expr | None
-    length_ns: int
-    by: tuple[str, ...] | None
-    where: Expr | None
+    values: tuple[Expr, ...]
+    span: Span
+    by: tuple[str, ...] | None = None
+    where: Expr | None = None
+    parameter: float | None = None
+    of: tuple[str, ...] = ()
+
+    @property
+    def value(self) -> Expr | None:
+        """The first value that is aggregated; None for ``count()``."""
+        return self.values[0] if self.values else None
+
+    @property
+    def inputs(self) -> tuple[Expr, ...]:
+        """The expressions that are computed of each event that enters."""
+        return self.values if self.where is None else (*self.values, self.where)
 
     @property
     def key(self) -> Key:
+        # Rules are known by a hash of this, so what came later is added only
+        # where it is used.
+        more = (*(x.key for x in self.values[1:]), self.parameter, self.of)
         return (
             "window",
             self.function,
-            None if self.value is None else self.value.key,
-            self.length_ns,
+            self.values[0].key if self.values else None,
+            self.span.key,
             self.by,
             None if self.where is None else self.where.key,
+            *(() if more == (None, ()) else more),
         )
 
     def __str__(self) -> str:
-        text = f"{self.function}({'' if self.value is None else self.value})"
-        if self.where is not None:
-            text += f".where({self.where})"
+        values = ", ".join(map(str, self.values))
         by = "" if self.by is None else f", by={list(self.by)!r}"
-        return f"{text}.over({format_duration(self.length_ns)!r}{by})"
+        if self.function == "prev":
+            return f"prev({values}{by})"
+        if self.function == "ewm":
+            half_life = format_duration(int(self.parameter or 0))
+            return f"ewm({values}, half_life={half_life!r}{by})"
+        made = Aggregate(
+            self.function, self.values, self.where, self.parameter, self.of
+        )
+        return f"{made}.{self.span}{by})"
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Aggregate:
     """An aggregate that still needs its window: ``avg(e.price)`` before ``.over``."""
 
-    __slots__ = ("_function", "_value", "_where")
-
-    def __init__(
-        self, function: str, value: Expr | None, where: Expr | None = None
-    ) -> None:
-        self._function, self._value, self._where = function, value, where
+    _function: str
+    _values: tuple[Expr, ...]
+    _where: Expr | None = None
+    _parameter: float | None = None
+    _of: tuple[str, ...] = ()
 
     def where(self, condition: Expr) -> Aggregate:
         """Let only events that satisfy ``condition`` enter the window."""
         condition = as_expr(condition)
         joined = condition if self._where is None else self._where & condition
-        return Aggregate(self._function, self._value, joined)
+        return replace(self, _where=joined)
+
+    def of(self, *types: str) -> Aggregate:
+        """Aggregate over events of ``types`` instead of the step's own.
+
+        ``e`` inside the aggregate is then an event of those types, and the fields
+        of ``by`` (or the rule's key) must be theirs and the step's.
+        """
+        if not types or not all(isinstance(t, str) for t in types):
+            raise RuleError(
+                f"{self}.of({', '.join(map(repr, types))})",
+                "takes the names of event types",
+                'write .of("market.trade")',
+            )
+        return replace(self, _of=tuple(sorted(set(types))))
 
     def over(
         self,
-        length: str | timedelta,
+        length: str | timedelta | None = None,
         *,
-        by: str | Sequence[str] | Expr | None = None,
+        events: int | None = None,
+        by: By = None,
     ) -> Window:
-        """Aggregate over the last ``length`` of event time, ``(t - length, t]``.
+        """Aggregate over the last ``length`` of event time, or the last ``events``.
+
+        At an event at time ``t`` that is ``(t - length, t]``, or the last so many
+        events of those that enter, itself among them if it does.
 
         ``by`` splits by one or several fields; the default is the rule's key,
-        ``by=[]`` is one window over all events of the step's types.
+        ``by=[]`` is one window over all events of the types.
         """
-        names: tuple[str, ...] | None
-        if by is None:
-            names = None
-        else:
-            parts = [by] if isinstance(by, (str, Expr)) else list(by)
-            names = tuple(p.name if isinstance(p, Field) else str(p) for p in parts)
+        if (length is None) == (events is None):
+            raise RuleError(
+                f"{self}.over(...)",
+                "takes a length of time or a number of events, and not both",
+                'write .over("60s") or .over(events=100)',
+            )
+        if length is not None:
+            return self._window(Span("time", duration_ns(length)), by)
+        if type(events) is not int or not 1 <= events <= ROWS_PER_KEY:
+            raise RuleError(
+                f"{self}.over(events={events!r})",
+                f"takes a whole number of events from 1 to {ROWS_PER_KEY}",
+                "write .over(events=100)",
+            )
+        return self._window(Span("events", events), by)
+
+    def tumbling(self, length: str | timedelta, *, by: By = None) -> Window:
+        """Aggregate over what the adjacent window of ``length`` holds so far.
+
+        The windows are ``[n * length, (n + 1) * length)`` since the epoch, in UTC.
+        """
+        return self.hopping(length, every=length, by=by)
+
+    def hopping(
+        self, length: str | timedelta, *, every: str | timedelta, by: By = None
+    ) -> Window:
+        """Aggregate over windows of ``length`` that begin at each ``every``.
+
+        They are ``[n * every, n * every + length)`` since the epoch, in UTC. Of
+        those that hold an event's time it sees the earliest, which closes next,
+        as far as it has come.
+        """
+        long, hop = duration_ns(length), duration_ns(every)
+        if hop > long:
+            raise RuleError(
+                f"{self}.hopping({length!r}, every={every!r})",
+                "would leave out what happens between two windows",
+                "give a length of at least `every`",
+            )
+        return self._window(Span("time", long, hop), by)
+
+    def session(self, gap: str | timedelta, *, by: By = None) -> Window:
+        """Aggregate over the events since the last pause of ``gap`` or longer.
+
+        Only events that enter the window keep a session going.
+        """
+        return self._window(Span("session", duration_ns(gap)), by)
+
+    def _window(self, span: Span, by: By) -> Window:
         return Window(
-            self._function, self._value, duration_ns(length), names, self._where
+            self._function,
+            self._values,
+            span,
+            field_names(by),
+            self._where,
+            self._parameter,
+            self._of,
         )
 
     def _refuse(self, *_: object) -> NoReturn:
@@ -123,6 +263,21 @@ class Aggregate:
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
-        return f"{self._function}({'' if self._value is None else self._value})"
+        given = [*map(str, self._values)]
+        given += [] if self._parameter is None else [f"{self._parameter:g}"]
+        text = f"{self._function}({', '.join(given)})"
+        if self._where is not None:
+            text += f".where({self._where})"
+        if self._of:
+            text += f".of({', '.join(map(repr, self._of))})"
+        return text
 
     __repr__ = __str__
+
+
+def field_names(by: By) -> tuple[str, ...] | None:
+    """Return what ``by=`` names; None for the rule's key."""
+    if by is None:
+        return None
+    parts = [by] if isinstance(by, (str, Expr)) else list(by)
+    return tuple(p.name if isinstance(p, Field) else str(p) for p in parts)

@@ -1,0 +1,45 @@
+"""Keys in the order in which they were last seen, so that the oldest can go first.
+
+A doubly linked list through a table with a row for each key; ``ends`` holds the
+key that was not seen for longest, and the one seen last.
+"""
+
+from __future__ import annotations
+
+from cep.engine.kernels.jit import inner
+
+OLDEST, NEWEST = 0, 1
+BEFORE, AFTER = 0, 1
+NOWHERE, END = -2, -1
+
+
+@inner
+def remove(links, ends, k):
+    """Take a key out of the list, if it is there."""
+    before, after = links[k, BEFORE], links[k, AFTER]
+    if before == NOWHERE:
+        return
+    if before >= 0:
+        links[before, AFTER] = after
+    else:
+        ends[OLDEST] = after
+    if after >= 0:
+        links[after, BEFORE] = before
+    else:
+        ends[NEWEST] = before
+    links[k, BEFORE] = NOWHERE
+
+
+@inner
+def touch(links, ends, k):
+    """Make a key the one seen last."""
+    if ends[NEWEST] == k:
+        return
+    remove(links, ends, k)
+    links[k, BEFORE] = ends[NEWEST]
+    links[k, AFTER] = END
+    if ends[NEWEST] >= 0:
+        links[ends[NEWEST], AFTER] = k
+    else:
+        ends[OLDEST] = k
+    ends[NEWEST] = k

@@ -1,0 +1,161 @@
+"""The state of previous values and weighted means, as tables and as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cep.engine.growth import doubled, grown
+from cep.engine.kernels import slots
+from cep.engine.kernels.handle import handle
+from cep.engine.kernels.recency import NOWHERE
+from cep.engine.state import SlotState, pack, unpack
+from cep.rules.windows import KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from cep.engine.batch import Batch
+    from cep.engine.operator import Operator
+    from cep.engine.plan import SlotGroup
+
+
+class RunningSlots:
+    """The state of one group of slots.
+
+    A key is kept until more than `KEYS` have been seen since: nothing else says
+    that its values are no longer wanted.
+    """
+
+    def __init__(self, group: SlotGroup, operator: Operator) -> None:
+        self.group, self.operator = group, operator
+        self.space = operator.plan.keyspaces[group.keyspace]
+        self.prefix = f"s|{group.id}|"
+        self.names = [
+            hashlib.sha256(repr(key).encode()).hexdigest()[:12] for key in group.keys
+        ]
+        self.keys = np.zeros((0, slots.KEY_WIDTH), np.int64)
+        self.links = np.zeros((0, 2), np.int64)
+        self.values = np.zeros((0, len(group.slots), 2))
+        self.dirty = np.zeros(0, np.int64)
+        self._ends = np.array([-1, -1])
+        self._counters = np.zeros(slots.COUNTER_WIDTH, np.int64)
+        self._counters[slots.C_LIMIT] = KEYS
+        self._enters = operator.types_mask(group.types)
+        self._slots = np.array(group.slots, np.int64)
+        self._half_lives = np.array(group.half_lives)
+        self._restored: list[tuple[int, int]] = []
+        self._hold()
+
+    @property
+    def forgotten(self) -> int:
+        """How many keys went because there were too many."""
+        return int(self._counters[slots.C_FORGOTTEN])
+
+    def _hold(self) -> None:
+        self.tables = handle(
+            [
+                self._enters,
+                self._slots,
+                self._half_lives,
+                self.keys,
+                self.links,
+                self._ends,
+                self.values,
+                self._counters,
+                self.dirty,
+            ]
+        )
+
+    def ensure_keys(self) -> None:
+        """Make room for every key of the space."""
+        need, have = len(self.space), len(self.keys)
+        if need <= have:
+            return
+        rows = doubled(max(have, 16), need)
+        self.keys = grown(self.keys, rows)
+        self.links = grown(self.links, rows, NOWHERE)
+        self.values = grown(self.values, rows)
+        self.values[have:, self._slots[:, 0] == slots.PREVIOUS, 0] = np.nan
+        self.dirty = grown(self.dirty, rows)
+        self._hold()
+
+    def feed(self, batch: Batch, key: NDArray[np.int64]) -> None:
+        """Take in a batch and write what is remembered into its columns."""
+        self.ensure_keys()
+        self._link_restored()
+        order = self.operator.events_before(batch)
+        slots.feed(self.tables, batch.time, batch.type, key, batch.cols, order)
+
+    def take_dirty(self) -> list[int]:
+        """Return the keys that changed since the last call."""
+        c = self._counters
+        dirty: list[int] = self.dirty[: c[slots.C_DIRTY]].tolist()
+        self.keys[dirty, slots.K_DIRTY] = 0
+        c[slots.C_DIRTY] = 0
+        return dirty
+
+    def fields(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the state fields of those keys; None for one that holds nothing."""
+        self.ensure_keys()
+        for k in keys:
+            if self.space.keys[k] is None:
+                continue
+            name = self.prefix + self.space.canonical(k)
+            if not self.keys[k, slots.K_SEEN]:
+                yield name, None
+                continue
+            values, texts = self.values[k].copy(), dict[str, int]()
+            for slot in self._text_slots(values):
+                text = self.operator.plan.strings.text(int(values[slot, 0]))
+                values[slot, 0] = texts.setdefault(text, len(texts))
+            last, order = self.keys[k, [slots.K_LAST, slots.K_ORDER]].tolist()
+            state = SlotState(values.tobytes(), last, order, self.names, list(texts))
+            yield name, pack(state)
+
+    def _text_slots(self, values: NDArray[np.float64]) -> list[int]:
+        return [
+            slot
+            for slot, kind in enumerate(self.group.kinds)
+            if kind == "str" and not np.isnan(values[slot, 0])
+        ]
+
+    def restore(self, k: int, field: str, blob: bytes) -> None:
+        """Put one key's slots back; those that it did not hold start absent."""
+        state = unpack(field, blob, SlotState)
+        stored = state.array()
+        self.ensure_keys()
+        values = self.values[k]
+        for here, name in enumerate(self.names):
+            if name in state.names:
+                values[here] = stored[state.names.index(name)]
+        for slot in self._text_slots(values):
+            if values[slot, 0] not in range(len(state.texts)):
+                msg = "its parts contradict each other"
+                raise ValueError(msg)
+            text = state.texts[int(values[slot, 0])]
+            values[slot, 0] = self.operator.plan.strings.code(text)
+        self.keys[k, slots.K_SEEN] = 1
+        self.keys[k, [slots.K_LAST, slots.K_ORDER]] = state.last_ns, state.order
+        self._restored.append((state.order, k))
+
+    def _link_restored(self) -> None:
+        """Line up restored keys as they were seen."""
+        for _, k in sorted(self._restored):
+            slots.adopt(self.tables, k)
+        self._restored.clear()
+
+    def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
+        """Clear ``idle`` for keys that have a value to remember."""
+        self.ensure_keys()
+        idle &= self.keys[: len(idle), slots.K_SEEN] == 0
+
+    def forget(self, k: int) -> str:
+        """Drop what a key has; returns its state field."""
+        self._link_restored()
+        slots.forget(self.tables, np.int64(k))
+        return self.prefix + self.space.canonical(k)
