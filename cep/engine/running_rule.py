@@ -9,7 +9,7 @@ import numpy as np
 
 from cep.engine.growth import doubled, grown
 from cep.engine.kernels import nfa, vm
-from cep.engine.kernels.handle import handle
+from cep.engine.kernels.handle import WORDS, handle
 from cep.engine.matches import Matches
 from cep.engine.state import MatchState, damaged, pack, unpack
 
@@ -63,9 +63,9 @@ class RunningRule:
             compiled.edges,
             compiled.states,
             compiled.params(),
-            np.array(compiled.iterative, np.int32),
-            np.array(compiled.captures, np.int32),
-            np.array(compiled.leaves, np.int32),
+            np.array(compiled.iterative, np.int64),
+            np.array(compiled.captures, np.int64),
+            np.array(compiled.leaves, np.int64),
             compiled.watches,
             compiled.reactions,
             compiled.type_table(len(operator.plan.types)),
@@ -90,28 +90,28 @@ class RunningRule:
             kept=np.zeros((branch + 2, 2), np.int64),
             made=np.zeros((branch + 2, 2), np.int64),
         )
+        self._handle = np.zeros((nfa.HANDLE_LENGTH, WORDS), np.int64)
         self._bind()
         self._scratch = np.zeros(0, np.int64)
         # What the kernels get as events when only time passes.
-        self._none = np.zeros(0, np.int64)
         self._no_cols = np.full((max(1, operator.plan.column_count), 1), np.nan)
         self._found: list[Matches] = []
 
     def _bind(self) -> None:
         """Tell the kernels where the tables are now."""
-        self._program = handle(self.program)
-        self._arena = handle(self.arena)
+        tables = handle((*self.program, *self.arena))
+        self._handle[: len(tables)] = tables
 
     def _replace(self, **tables: NDArray[Any]) -> None:
         self.arena = self.arena._replace(**tables)
-        self._arena = handle(self.arena)
+        self._bind()
 
     def _refresh_tables(self) -> None:
         """Follow the string tests' tables, which grow with the strings."""
         tables = self.operator.plan.strings.tables()
         if tables is not self.program.tables:
             self.program = self.program._replace(tables=tables)
-            self._program = handle(self.program)
+            self._bind()
 
     def ensure_keys(self) -> None:
         """Make room for every key of the space."""
@@ -168,8 +168,7 @@ class RunningRule:
         at = 0
         while True:
             at = nfa.feed(
-                self._program,
-                self._arena,
+                self._handle,
                 batch.type,
                 key,
                 bits,
@@ -184,6 +183,9 @@ class RunningRule:
                 return
             self._drain()
             self.make_room(int(key[at]))
+            if len(self.arena.nodes) < OUT_ROWS:
+                # Nodes of what is put out are held until it is copied.
+                self.ensure(0, len(self.arena.nodes))
 
     def _bits(self, batch: Batch) -> NDArray[np.int64]:
         bits = np.zeros(len(batch), np.int64)
@@ -207,9 +209,7 @@ class RunningRule:
             return
         # What matches captured may be tested by what they emit.
         self._refresh_tables()
-        while not nfa.pass_time(
-            self._program, self._arena, self._none, self._no_cols, now_ns
-        ):
+        while not nfa.pass_time(self._handle, self._no_cols, now_ns):
             self._drain()
             self.make_room(int(self.arena.heap[0, 1]))
 
@@ -228,19 +228,19 @@ class RunningRule:
         if not n:
             return
         lengths, hashes = np.empty(n, np.int64), np.empty(n, np.int64)
-        nfa.measure(self._arena, lengths, hashes)
+        nfa.measure(self._handle, lengths, hashes)
         rows = arena.out[:n]
         order, keep = _settled(rows, lengths, hashes)
         if compiled.rule.cooldown_ns:
             before = int(keep.sum())
-            nfa.suppress(self._arena, order, compiled.rule.cooldown_ns, keep)
+            nfa.suppress(self._handle, order, compiled.rule.cooldown_ns, keep)
             self.suppressed += before - int(keep.sum())
         order = order[keep[order]]
         offsets = np.zeros(order.size + 1, np.int64)
         np.cumsum(lengths[order], out=offsets[1:])
         hi, lo, variable = (np.empty(offsets[-1], np.int64) for _ in range(3))
         picked, values = rows[order], arena.outv[order]
-        nfa.take_out(self._arena, order, offsets, hi, lo, variable)
+        nfa.take_out(self._handle, order, offsets, hi, lo, variable)
         timeout = picked[:, nfa.O_TIMEOUT] != 0
         timeouts = int(timeout.sum())
         rule = compiled.rule
@@ -310,7 +310,7 @@ class RunningRule:
 
     def _export(self, k: int) -> bytes | None:
         arena = self.arena
-        matches, size = nfa.key_size(self._arena, k)
+        matches, size = nfa.key_size(self._handle, k)
         emitted = int(arena.keys[k, nfa.K_EMITTED])
         timed_out = int(arena.keys[k, nfa.K_EMITTED_TIMEOUT])
         if not matches and emitted == timed_out == nfa.NEVER:
@@ -321,7 +321,7 @@ class RunningRule:
         nodes = np.zeros((size, vm.NODE_WIDTH), np.int64)
         vals = np.zeros((size, arena.vals.shape[1]))
         live, waiting, count = nfa.export_key(
-            self._arena, k, self._scratch, partials, nodes, vals, held
+            self._handle, k, self._scratch, partials, nodes, vals, held
         )
         nodes, vals = nodes[:count], vals[:count].copy()
         nodes[:, vm.REFS] = 0
@@ -372,8 +372,7 @@ class RunningRule:
         self.ensure(len(partials), len(nodes))
         self._refresh_tables()
         nfa.import_key(
-            self._program,
-            self._arena,
+            self._handle,
             k,
             state.live,
             state.waiting,
@@ -381,7 +380,6 @@ class RunningRule:
             nodes,
             vals,
             held,
-            self._none,
             self._no_cols,
         )
         self.arena.keys[k, nfa.K_EMITTED] = state.emitted_ns

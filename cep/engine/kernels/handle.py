@@ -1,38 +1,36 @@
-"""Tables handed to kernels as one array of addresses.
+"""Tables handed to kernels by their addresses.
 
-numba unpacks each array that a call is given, some 100 ns apiece, which a rule's
-twenty tables would pay anew for every event of a trickle. A handle is made once
-and again when a table has moved; inside, `table` gives each table back as the
-array that it is. Whoever makes a handle keeps the tables alive.
+numba unpacks every array that a call is given: some 100 ns apiece when Python
+calls, and dozens of words on the stack when one kernel calls another. What a rule
+works on are some thirty tables. So they go in as one: a handle holds address and
+lengths of each, is made once and again when a table has moved, and kernels pass
+its own address on, a number, from which each takes the tables that it needs.
+Whoever makes a handle keeps it and the tables alive.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numba as nb
 import numpy as np
-from numba.core import cgutils, types
+from llvmlite import ir
+from numba.core import types
 from numba.extending import intrinsic
+from numba.np import arrayobj
+
+from cep.engine.kernels.jit import inner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-WORDS = 4  # address and up to three lengths
-
-
-@intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), codegen
+WORDS = 3  # of each table: address, length, and length of a row
+_INT = ir.IntType(64)
 
 
 def handle(tables: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
-    """Return the handle of contiguous tables of one, two or three dimensions."""
+    """Return the handle of contiguous tables of one or two dimensions."""
     out = np.zeros((len(tables), WORDS), np.int64)
     for i, table in enumerate(tables):
         assert table.flags.c_contiguous
@@ -41,59 +39,79 @@ def handle(tables: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     return out
 
 
-@nb.njit(inline="always")
-def ints(handle, i):
-    """Table ``i``: int64, one dimension."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1],), np.int64)
+@intrinsic
+def word(typingctx: Any, h: Any, i: Any) -> Any:
+    """Word ``i`` of the handle at address ``h``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base = builder.inttoptr(args[0], _INT.as_pointer())
+        return builder.load(builder.gep(base, [args[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
 
 
-@nb.njit(inline="always")
-def ints2(handle, i):
-    """Table ``i``: int64, two dimensions."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1], handle[i, 2]), np.int64)
+def table(place: Any, dtype: Any, *, rows: bool = False, width: int = 0) -> Any:
+    """Return the function that gives kernels the table at ``place`` of a handle.
+
+    Parameters
+    ----------
+    dtype
+        The numba type of its elements.
+    rows
+        Whether it has two dimensions.
+    width
+        The length of a row where it is always the same, which spares a load.
+    """
+
+    @intrinsic
+    def table_of(typingctx: Any, h: Any) -> Any:
+        array = types.Array(dtype, 1 + rows, "C")
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            base = builder.inttoptr(args[0], _INT.as_pointer())
+
+            def load(i: int) -> Any:
+                at = ir.Constant(_INT, int(place) * WORDS + i)
+                return builder.load(builder.gep(base, [at]))
+
+            pointer = context.get_data_type(dtype).as_pointer()
+            size = context.get_abi_sizeof(context.get_data_type(dtype))
+            itemsize = ir.Constant(_INT, size)
+            shape, strides = [load(1)], [itemsize]
+            if rows:
+                columns = ir.Constant(_INT, int(width)) if width else load(2)
+                shape.append(columns)
+                strides.insert(0, builder.mul(columns, itemsize))
+            made = arrayobj.make_array(array)(context, builder)
+            arrayobj.populate_array(
+                made,
+                data=builder.inttoptr(load(0), pointer),
+                shape=shape,
+                strides=strides,
+                itemsize=itemsize,
+                meminfo=None,
+            )
+            return made._getvalue()
+
+        return array(types.int64), codegen
+
+    return table_of
 
 
-@nb.njit(inline="always")
-def shorts(handle, i):
-    """Table ``i``: int32, one dimension."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1],), np.int32)
+@inner
+def length(h, i):
+    """How many rows table ``i`` has."""
+    return word(h, i * WORDS + 1)
 
 
-@nb.njit(inline="always")
-def shorts2(handle, i):
-    """Table ``i``: int32, two dimensions."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1], handle[i, 2]), np.int32)
+@inner
+def bind(handle, i, table):
+    """Let table ``i`` of a handle be an array of one dimension."""
+    handle[i, 0], handle[i, 1] = table.ctypes.data, table.size
 
 
-@nb.njit(inline="always")
-def bytes1(handle, i):
-    """Table ``i``: uint8, one dimension."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1],), np.uint8)
-
-
-@nb.njit(inline="always")
-def bytes2(handle, i):
-    """Table ``i``: uint8, two dimensions."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1], handle[i, 2]), np.uint8)
-
-
-@nb.njit(inline="always")
-def floats(handle, i):
-    """Table ``i``: float64, one dimension."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1],), np.float64)
-
-
-@nb.njit(inline="always")
-def floats2(handle, i):
-    """Table ``i``: float64, two dimensions."""
-    return nb.carray(_pointer(handle[i, 0]), (handle[i, 1], handle[i, 2]), np.float64)
-
-
-@nb.njit(inline="always")
-def floats3(handle, i):
-    """Table ``i``: float64, three dimensions."""
-    return nb.carray(
-        _pointer(handle[i, 0]),
-        (handle[i, 1], handle[i, 2], handle[i, 3]),
-        np.float64,
-    )
+@inner
+def bind2(handle, i, table):
+    """Let table ``i`` of a handle be an array of two dimensions."""
+    handle[i, 0] = table.ctypes.data
+    handle[i, 1], handle[i, 2] = table.shape

@@ -19,19 +19,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba as nb
 import numpy as np
+from numba.core.types import float64, int32, int64, uint8
 
-from cep.engine.kernels.handle import (
-    bytes1,
-    bytes2,
-    floats,
-    floats2,
-    ints,
-    ints2,
-    shorts,
-    shorts2,
-)
+from cep.engine.kernels.handle import WORDS, bind, bind2, length, table, word
 from cep.engine.kernels.jit import inner, kernel
 from cep.engine.kernels.vm import (
     COUNT,
@@ -135,9 +126,9 @@ class Program(NamedTuple):
     edges: NDArray[np.int64]
     states: NDArray[np.int64]
     params: NDArray[np.int64]
-    iterative: NDArray[np.int32]  # program of each iterative condition
-    captures: NDArray[np.int32]  # columns a node keeps
-    leaves: NDArray[np.int32]  # programs of the emitted values
+    iterative: NDArray[np.int64]  # program of each iterative condition
+    captures: NDArray[np.int64]  # columns a node keeps
+    leaves: NDArray[np.int64]  # programs of the emitted values
     watches: NDArray[np.int64]  # (iterative, WATCH_WIDTH)
     reactions: NDArray[np.uint8]  # (states, 2 ** conditions)
     types: NDArray[np.uint8]  # 1 for event types that the rule sees
@@ -163,65 +154,107 @@ class Arena(NamedTuple):
     made: NDArray[np.int64]  # (branch + 2, 2), zeros
 
 
-class Events(NamedTuple):
-    """A batch as rules see it."""
+# Places of the tables in a rule's handle: those of `Program`, of `Arena`, of a batch.
+CODE = np.int64(0)
+PROGS = np.int64(1)
+CONSTS = np.int64(2)
+TABLES = np.int64(3)
+EDGES = np.int64(4)
+STATES = np.int64(5)
+PARAMS = np.int64(6)
+ITERATIVE = np.int64(7)
+CAPTURES = np.int64(8)
+LEAVES = np.int64(9)
+WATCHED_BY = np.int64(10)
+REACTIONS = np.int64(11)
+TYPES = np.int64(12)
+PARTIALS = np.int64(13)
+WATCHED = np.int64(14)
+NODES = np.int64(15)
+VALS = np.int64(16)
+HELD = np.int64(17)
+KEYS = np.int64(18)
+BARS = np.int64(19)
+COUNTERS = np.int64(20)
+HEAP = np.int64(21)
+DIRTY = np.int64(22)
+OUT = np.int64(23)
+OUTV = np.int64(24)
+STACK_ROWS = np.int64(25)
+KEPT = np.int64(26)
+MADE = np.int64(27)
+TIMES = np.int64(28)
+ID_HIS = np.int64(29)
+ID_LOS = np.int64(30)
+COLS = np.int64(31)
+FIRST_ROW = np.int64(32)
+HANDLE_LENGTH = 33
 
-    type: NDArray[np.int64]
-    key: NDArray[np.int64]
-    bits: NDArray[np.int64]  # conditions on the event alone
-    time: NDArray[np.int64]
-    id_hi: NDArray[np.int64]
-    id_lo: NDArray[np.int64]
-    cols: NDArray[np.float64]  # (columns, rows)
-    order: int  # of the first row
+
+code_of = table(CODE, int32, rows=True, width=3)
+progs_of = table(PROGS, int32, rows=True, width=2)
+consts_of = table(CONSTS, float64)
+tables_of = table(TABLES, uint8, rows=True)
+stack_of = table(STACK_ROWS, float64)
+edges_of = table(EDGES, int64, rows=True, width=EDGE_WIDTH)
+states_of = table(STATES, int64, rows=True, width=STATE_WIDTH)
+params_of = table(PARAMS, int64)
+iterative_of = table(ITERATIVE, int64)
+captures_of = table(CAPTURES, int64)
+leaves_of = table(LEAVES, int64)
+watches_of = table(WATCHED_BY, int64, rows=True, width=WATCH_WIDTH)
+reactions_of = table(REACTIONS, uint8, rows=True)
+types_of = table(TYPES, uint8)
+partials_of = table(PARTIALS, int64, rows=True, width=PARTIAL_WIDTH)
+watched_of = table(WATCHED, float64)
+nodes_of = table(NODES, int64, rows=True, width=NODE_WIDTH)
+vals_of = table(VALS, float64, rows=True)
+held_of = table(HELD, float64, rows=True)
+keys_of = table(KEYS, int64, rows=True, width=KEY_WIDTH)
+bars_of = table(BARS, float64, rows=True)
+counters_of = table(COUNTERS, int64)
+heap_of = table(HEAP, int64, rows=True, width=2)
+dirty_of = table(DIRTY, int64)
+out_of = table(OUT, int64, rows=True, width=OUT_WIDTH)
+outv_of = table(OUTV, float64, rows=True)
+kept_of = table(KEPT, int64, rows=True, width=2)
+made_of = table(MADE, int64, rows=True, width=2)
+time_of = table(TIMES, int64)
+id_hi_of = table(ID_HIS, int64)
+id_lo_of = table(ID_LOS, int64)
+cols_of = table(COLS, float64, rows=True)
 
 
-@nb.njit(inline="always")
-def program_of(h):
-    """The tables of a handle of a `Program`."""
-    return Program(
-        shorts2(h, 0),
-        shorts2(h, 1),
-        floats(h, 2),
-        bytes2(h, 3),
-        ints2(h, 4),
-        ints2(h, 5),
-        ints(h, 6),
-        shorts(h, 7),
-        shorts(h, 8),
-        shorts(h, 9),
-        ints2(h, 10),
-        bytes2(h, 11),
-        bytes1(h, 12),
-    )
+@inner
+def place_of(h, i):
+    """Row ``i``'s place among all events."""
+    return word(h, FIRST_ROW * WORDS) + i
 
 
-@nb.njit(inline="always")
-def arena_of(h):
-    """The tables of a handle of an `Arena`."""
-    return Arena(
-        ints2(h, 0),
-        floats(h, 1),
-        ints2(h, 2),
-        floats2(h, 3),
-        floats2(h, 4),
-        ints2(h, 5),
-        floats2(h, 6),
-        ints(h, 7),
-        ints2(h, 8),
-        ints(h, 9),
-        ints2(h, 10),
-        floats2(h, 11),
-        floats(h, 12),
-        ints2(h, 13),
-        ints2(h, 14),
+@inner
+def evaluate(h, program, row, node):
+    """Run a program of the rule over an event and what a match has bound."""
+    progs = progs_of(h)
+    return run(
+        code_of(h),
+        progs[program, 0],
+        progs[program, 1],
+        consts_of(h),
+        tables_of(h),
+        cols_of(h),
+        row,
+        nodes_of(h),
+        vals_of(h),
+        node,
+        stack_of(h),
     )
 
 
 @inner
-def release_node(arena, node):
+def release_node(h, node):
     """Give up one reference; free the chain as far as nobody else holds it."""
-    nodes, c = arena.nodes, arena.counters
+    nodes = nodes_of(h)
+    c = counters_of(h)
     while node >= 0:
         nodes[node, REFS] -= 1
         if nodes[node, REFS] > 0:
@@ -234,9 +267,16 @@ def release_node(arena, node):
 
 
 @inner
-def new_node(program, arena, events, i, before, variable):
+def new_node(h, i, before, variable):
     """Bind event ``i`` after ``before``; the caller takes the references."""
-    nodes, c = arena.nodes, arena.counters
+    nodes = nodes_of(h)
+    c = counters_of(h)
+    time = time_of(h)
+    id_hi = id_hi_of(h)
+    id_lo = id_lo_of(h)
+    captures = captures_of(h)
+    vals = vals_of(h)
+    cols = cols_of(h)
     node = c[C_NODE_FREE]
     if node >= 0:
         c[C_NODE_FREE] = nodes[node, PREV]
@@ -250,22 +290,24 @@ def new_node(program, arena, events, i, before, variable):
     nodes[node, COUNT] = nodes[same, COUNT] + 1 if same >= 0 else 1
     nodes[node, FIRST] = nodes[same, FIRST] if same >= 0 else node
     nodes[node, REFS] = 0
-    nodes[node, TIME] = events.time[i]
-    nodes[node, ORDER] = events.order + i
-    nodes[node, ID_HI] = events.id_hi[i]
-    nodes[node, ID_LO] = events.id_lo[i]
+    nodes[node, TIME] = time[i]
+    nodes[node, ORDER] = place_of(h, i)
+    nodes[node, ID_HI] = id_hi[i]
+    nodes[node, ID_LO] = id_lo[i]
     nodes[node, LENGTH] = nodes[before, LENGTH] + 1 if before >= 0 else 1
     if before >= 0:
         nodes[before, REFS] += 1
-    for j in range(program.captures.size):
-        arena.vals[node, j] = events.cols[program.captures[j], i]
+    for j in range(captures.size):
+        vals[node, j] = cols[captures[j], i]
     return node
 
 
 @inner
-def deadline_of(program, state, start, last):
+def deadline_of(h, state, start, last):
     """When a partial match runs out: start and last event's times decide."""
-    within, gap = program.params[R_WITHIN], program.states[state, S_GAP]
+    params = params_of(h)
+    states = states_of(h)
+    within, gap = params[R_WITHIN], states[state, S_GAP]
     end = np.int64(FOR_EVER)
     if within > 0:
         end = start + within if within < FOR_EVER - 1 - start else FOR_EVER - 1
@@ -275,9 +317,12 @@ def deadline_of(program, state, start, last):
 
 
 @inner
-def new_partial(arena, k, node, start, end, order):
+def new_partial(h, k, node, start, end, order):
     """Make a partial match, not yet in any list; takes a reference to its node."""
-    partials, c = arena.partials, arena.counters
+    partials = partials_of(h)
+    c = counters_of(h)
+    nodes = nodes_of(h)
+    keys = keys_of(h)
     p = c[C_PARTIAL_FREE]
     if p >= 0:
         c[C_PARTIAL_FREE] = partials[p, P_NEXT]
@@ -291,53 +336,49 @@ def new_partial(arena, k, node, start, end, order):
     partials[p, P_END] = end
     partials[p, P_ORDER] = order
     partials[p, P_NEXT] = -1
-    arena.nodes[node, REFS] += 1
-    arena.keys[k, K_BINDINGS] += arena.nodes[node, LENGTH]
+    nodes[node, REFS] += 1
+    keys[k, K_BINDINGS] += nodes[node, LENGTH]
     return p
 
 
 @inner
-def note(program, arena, k, p):
+def note(h, k, p):
     """Let the key know of what a partial match of it waits for."""
-    state = arena.partials[p, P_STATE]
-    arena.keys[k, K_OCCUPIED] |= np.int64(1) << min(state, MOST_STATES - 1)
-    if arena.partials[p, P_END] < arena.keys[k, K_DEADLINE]:
-        arena.keys[k, K_DEADLINE] = arena.partials[p, P_END]
-    j = program.states[state, S_WATCH]
+    partials = partials_of(h)
+    keys = keys_of(h)
+    states = states_of(h)
+    watched = watched_of(h)
+    watches = watches_of(h)
+    bars = bars_of(h)
+    state = partials[p, P_STATE]
+    keys[k, K_OCCUPIED] |= np.int64(1) << min(state, MOST_STATES - 1)
+    if partials[p, P_END] < keys[k, K_DEADLINE]:
+        keys[k, K_DEADLINE] = partials[p, P_END]
+    j = states[state, S_WATCH]
     if j >= 0:
-        x, op = arena.watched[p], program.watches[j, W_OP]
-        bar = arena.bars[k, j]
+        x, op = watched[p], watches[j, W_OP]
+        bar = bars[k, j]
         # NaN: nothing is waited for yet.
         if bar != bar or (x < bar if op in (GT, GE) else x > bar):
-            arena.bars[k, j] = x
+            bars[k, j] = x
 
 
 @inner
-def enter(program, arena, events, k, p, state, stack):
+def enter(h, k, p, state):
     """Put a partial match into a state."""
-    partials = arena.partials
+    partials = partials_of(h)
+    nodes = nodes_of(h)
+    states = states_of(h)
+    watches = watches_of(h)
+    watched = watched_of(h)
     partials[p, P_STATE] = state
     node = partials[p, P_NODE]
-    partials[p, P_END] = deadline_of(
-        program, state, partials[p, P_START], arena.nodes[node, TIME]
-    )
-    j = program.states[state, S_WATCH]
+    partials[p, P_END] = deadline_of(h, state, partials[p, P_START], nodes[node, TIME])
+    j = states[state, S_WATCH]
     if j >= 0:
-        w = program.watches[j, W_PROGRAM]
-        arena.watched[p] = run(
-            program.code,
-            program.progs[w, 0],
-            program.progs[w, 1],
-            program.consts,
-            program.tables,
-            events.cols,
-            np.int64(0),
-            arena.nodes,
-            arena.vals,
-            node,
-            stack,
-        )
-    note(program, arena, k, p)
+        w = watches[j, W_PROGRAM]
+        watched[p] = evaluate(h, w, np.int64(0), node)
+    note(h, k, p)
 
 
 @inner
@@ -353,29 +394,36 @@ def compare(op, x, y):
 
 
 @inner
-def forget_notes(arena, k):
+def forget_notes(h, k):
     """Before the notes of a key's partial matches are taken anew."""
-    arena.keys[k, K_OCCUPIED] = 0
-    arena.keys[k, K_DEADLINE] = FOR_EVER
-    for j in range(arena.bars.shape[1]):
-        arena.bars[k, j] = math.nan
+    keys = keys_of(h)
+    bars = bars_of(h)
+    keys[k, K_OCCUPIED] = 0
+    keys[k, K_DEADLINE] = FOR_EVER
+    for j in range(bars.shape[1]):
+        bars[k, j] = math.nan
 
 
 @inner
-def free_partial(arena, k, p):
+def free_partial(h, k, p):
     """Return a partial match to the free list and give up its node."""
-    c = arena.counters
-    arena.keys[k, K_BINDINGS] -= arena.nodes[arena.partials[p, P_NODE], LENGTH]
-    release_node(arena, arena.partials[p, P_NODE])
-    arena.partials[p, P_NEXT] = c[C_PARTIAL_FREE]
+    c = counters_of(h)
+    keys = keys_of(h)
+    nodes = nodes_of(h)
+    partials = partials_of(h)
+    keys[k, K_BINDINGS] -= nodes[partials[p, P_NODE], LENGTH]
+    release_node(h, partials[p, P_NODE])
+    partials[p, P_NEXT] = c[C_PARTIAL_FREE]
     c[C_PARTIAL_FREE] = p
     c[C_PARTIAL_FREED] += 1
 
 
 @inner
-def unlink(arena, k, before, p):
+def unlink(h, k, before, p):
     """Take ``p``, which follows ``before`` (-1: the head), out of its key's list."""
-    partials, keys = arena.partials, arena.keys
+    partials = partials_of(h)
+    keys = keys_of(h)
+    c = counters_of(h)
     after = partials[p, P_NEXT]
     if before < 0:
         keys[k, K_HEAD] = after
@@ -384,13 +432,15 @@ def unlink(arena, k, before, p):
     if keys[k, K_TAIL] == p:
         keys[k, K_TAIL] = before
     keys[k, K_COUNT] -= 1
-    arena.counters[C_LIVE] -= 1
+    c[C_LIVE] -= 1
 
 
 @inner
-def insert_after(arena, k, before, p):
+def insert_after(h, k, before, p):
     """Put ``p`` behind ``before`` (-1: at the tail) in its key's list."""
-    partials, keys = arena.partials, arena.keys
+    partials = partials_of(h)
+    keys = keys_of(h)
+    c = counters_of(h)
     if before < 0:
         before = keys[k, K_TAIL]
     if before < 0:
@@ -402,34 +452,41 @@ def insert_after(arena, k, before, p):
     if keys[k, K_TAIL] == before:
         keys[k, K_TAIL] = p
     keys[k, K_COUNT] += 1
-    arena.counters[C_LIVE] += 1
+    c[C_LIVE] += 1
 
 
 @inner
-def mark_dirty(arena, k):
+def mark_dirty(h, k):
     """Note that the key's state has changed since the last snapshot."""
-    if arena.keys[k, K_DIRTY] == 0:
-        arena.keys[k, K_DIRTY] = 1
-        arena.dirty[arena.counters[C_DIRTY]] = k
-        arena.counters[C_DIRTY] += 1
+    keys = keys_of(h)
+    dirty = dirty_of(h)
+    c = counters_of(h)
+    if keys[k, K_DIRTY] == 0:
+        keys[k, K_DIRTY] = 1
+        dirty[c[C_DIRTY]] = k
+        c[C_DIRTY] += 1
 
 
 @inner
-def place_timer(arena, j, deadline, k):
+def place_timer(h, j, deadline, k):
     """Write one entry of the heap; the key knows where its timer is."""
-    arena.heap[j, 0], arena.heap[j, 1] = deadline, k
-    arena.keys[k, K_TIMER] = j + 1
+    heap = heap_of(h)
+    keys = keys_of(h)
+    heap[j, 0], heap[j, 1] = deadline, k
+    keys[k, K_TIMER] = j + 1
 
 
 @inner
-def set_timer(arena, deadline, k):
+def set_timer(h, deadline, k):
     """Let the key's timer ring at ``deadline`` at the latest.
 
     A binary heap, earliest deadline on top. A timer that rings too early finds
     nothing due and is set again.
     """
-    heap, c = arena.heap, arena.counters
-    j = arena.keys[k, K_TIMER] - 1
+    heap = heap_of(h)
+    c = counters_of(h)
+    keys = keys_of(h)
+    j = keys[k, K_TIMER] - 1
     if j < 0:
         j = c[C_HEAP]
         c[C_HEAP] += 1
@@ -439,17 +496,19 @@ def set_timer(arena, deadline, k):
         parent = (j - 1) >> 1
         if heap[parent, 0] <= deadline:
             break
-        place_timer(arena, j, heap[parent, 0], heap[parent, 1])
+        place_timer(h, j, heap[parent, 0], heap[parent, 1])
         j = parent
-    place_timer(arena, j, deadline, k)
+    place_timer(h, j, deadline, k)
 
 
 @inner
-def pop_timer(arena):
+def pop_timer(h):
     """Take the earliest timer out and return its key."""
-    heap, c = arena.heap, arena.counters
+    heap = heap_of(h)
+    c = counters_of(h)
+    keys = keys_of(h)
     k = heap[0, 1]
-    arena.keys[k, K_TIMER] = 0
+    keys[k, K_TIMER] = 0
     c[C_HEAP] -= 1
     n = c[C_HEAP]
     if n == 0:
@@ -464,90 +523,76 @@ def pop_timer(arena):
             child += 1
         if heap[child, 0] >= deadline:
             break
-        place_timer(arena, j, heap[child, 0], heap[child, 1])
+        place_timer(h, j, heap[child, 0], heap[child, 1])
         j = child
-    place_timer(arena, j, deadline, key)
+    place_timer(h, j, deadline, key)
     return k
 
 
 @inner
-def fill(program, arena, events, row, node, begin, end, values, at, stack):
+def fill(h, row, node, begin, end, values, at):
     """Compute emitted values ``begin`` to ``end`` into a row of ``values``."""
+    leaves = leaves_of(h)
     for j in range(begin, end):
-        p = program.leaves[j]
-        values[at, j] = run(
-            program.code,
-            program.progs[p, 0],
-            program.progs[p, 1],
-            program.consts,
-            program.tables,
-            events.cols,
-            row,
-            arena.nodes,
-            arena.vals,
-            node,
-            stack,
-        )
+        p = leaves[j]
+        values[at, j] = evaluate(h, p, row, node)
 
 
 @inner
-def put_out(arena, k, i, node, end, order, timeout):
+def put_out(h, k, i, node, end, order, timeout):
     """Add an output row; returns its place."""
-    c = arena.counters
+    c = counters_of(h)
+    out = out_of(h)
+    nodes = nodes_of(h)
     at = c[C_OUT]
     c[C_OUT] += 1
-    arena.out[at, O_KEY] = k
-    arena.out[at, O_NODE] = node
-    arena.out[at, O_TIME] = end
-    arena.out[at, O_START] = order
-    arena.out[at, O_ROW] = i
-    arena.out[at, O_TIMEOUT] = timeout
-    arena.nodes[node, REFS] += 1
+    out[at, O_KEY] = k
+    out[at, O_NODE] = node
+    out[at, O_TIME] = end
+    out[at, O_START] = order
+    out[at, O_ROW] = i
+    out[at, O_TIMEOUT] = timeout
+    nodes[node, REFS] += 1
     return at
 
 
 @inner
-def complete(program, arena, events, k, i, node, start, end, order, stack):
+def complete(h, k, i, node, start, end, order):
     """A match is complete: keep it if its condition holds, put it out or hold it.
 
     ``i`` is the completing event's batch row, -1 when time completed it.
     """
+    params = params_of(h)
+    partials = partials_of(h)
+    keys = keys_of(h)
+    held = held_of(h)
+    c = counters_of(h)
+    outv = outv_of(h)
     row = max(i, np.int64(0))
-    p = program.params[R_HAVING]
+    p = params[R_HAVING]
     if p >= 0:
-        x = run(
-            program.code,
-            program.progs[p, 0],
-            program.progs[p, 1],
-            program.consts,
-            program.tables,
-            events.cols,
-            row,
-            arena.nodes,
-            arena.vals,
-            node,
-            stack,
-        )
+        x = evaluate(h, p, row, node)
         if not (x == x and x != 0.0):
             return
-    if program.params[R_SKIP] != NO_SKIP:
-        at = new_partial(arena, k, node, start, end, order)
-        arena.partials[at, P_NEXT] = arena.keys[k, K_HELD]
-        arena.keys[k, K_HELD] = at
-        arena.keys[k, K_HELD_COUNT] += 1
-        values = arena.held
+    if params[R_SKIP] != NO_SKIP:
+        at = new_partial(h, k, node, start, end, order)
+        partials[at, P_NEXT] = keys[k, K_HELD]
+        keys[k, K_HELD] = at
+        keys[k, K_HELD_COUNT] += 1
+        values = held
     else:
-        at = put_out(arena, k, i, node, end, order, np.int64(0))
-        arena.counters[C_MATCHES] += 1
-        values = arena.outv
-    leaves = program.params[R_LEAVES]
-    fill(program, arena, events, row, node, np.int64(0), leaves, values, at, stack)
+        at = put_out(h, k, i, node, end, order, np.int64(0))
+        c[C_MATCHES] += 1
+        values = outv
+    leaves = params[R_LEAVES]
+    fill(h, row, node, np.int64(0), leaves, values, at)
 
 
 @inner
-def before_in_release(arena, p, q):
+def before_in_release(h, p, q):
     """Whether ``p`` goes before ``q``: earliest start, longest, lowest order."""
-    partials, nodes = arena.partials, arena.nodes
+    partials = partials_of(h)
+    nodes = nodes_of(h)
     if partials[p, P_ORDER] != partials[q, P_ORDER]:
         return partials[p, P_ORDER] < partials[q, P_ORDER]
     a, b = partials[p, P_NODE], partials[q, P_NODE]
@@ -563,15 +608,17 @@ def before_in_release(arena, p, q):
 
 
 @inner
-def prune(arena, k, limit):
+def prune(h, k, limit):
     """Drop partial and held matches of the key that began at or before ``limit``."""
-    partials, keys = arena.partials, arena.keys
+    partials = partials_of(h)
+    keys = keys_of(h)
+    c = counters_of(h)
     before, p = np.int64(-1), keys[k, K_HEAD]
     while p >= 0:
         after = partials[p, P_NEXT]
         if partials[p, P_ORDER] <= limit:
-            unlink(arena, k, before, p)
-            free_partial(arena, k, p)
+            unlink(h, k, before, p)
+            free_partial(h, k, p)
         else:
             before = p
         p = after
@@ -584,24 +631,29 @@ def prune(arena, k, limit):
             else:
                 partials[before, P_NEXT] = after
             keys[k, K_HELD_COUNT] -= 1
-            arena.counters[C_HELD_PRUNED] += 1
-            free_partial(arena, k, p)
+            c[C_HELD_PRUNED] += 1
+            free_partial(h, k, p)
         else:
             before = p
         p = after
 
 
 @inner
-def release(program, arena, k, i):
+def release(h, k, i):
     """Release held matches that no earlier-started partial match can still displace."""
-    partials, keys, nodes = arena.partials, arena.keys, arena.nodes
-    c = arena.counters
-    skip = program.params[R_SKIP]
+    partials = partials_of(h)
+    keys = keys_of(h)
+    nodes = nodes_of(h)
+    c = counters_of(h)
+    params = params_of(h)
+    outv = outv_of(h)
+    held = held_of(h)
+    skip = params[R_SKIP]
     while keys[k, K_HELD] >= 0 and c[C_TRIPPED] <= LIMIT:
         best, best_before = keys[k, K_HELD], np.int64(-1)
         before, p = best, partials[best, P_NEXT]
         while p >= 0:
-            if before_in_release(arena, p, best):
+            if before_in_release(h, p, best):
                 best, best_before = p, before
             before, p = p, partials[p, P_NEXT]
         head = keys[k, K_HEAD]
@@ -610,10 +662,10 @@ def release(program, arena, k, i):
         node, start = partials[best, P_NODE], partials[best, P_ORDER]
         target = np.int64(-1)
         if skip in (TO_FIRST, TO_LAST):
-            target = latest(nodes, node, program.params[R_SKIP_VARIABLE])
+            target = latest(nodes, node, params[R_SKIP_VARIABLE])
             if target >= 0 and skip == TO_FIRST:
                 target = nodes[target, FIRST]
-            if program.params[R_MISSING] != 0:
+            if params[R_MISSING] != 0:
                 if target < 0:
                     c[C_TRIPPED] = SKIP_TARGET_MISSING
                 elif nodes[target, ORDER] == start:
@@ -628,27 +680,29 @@ def release(program, arena, k, i):
             partials[best_before, P_NEXT] = after
         keys[k, K_HELD_COUNT] -= 1
         c[C_MATCHES] += 1
-        at = put_out(arena, k, i, node, partials[best, P_END], start, np.int64(0))
-        for j in range(program.params[R_LEAVES]):
-            arena.outv[at, j] = arena.held[best, j]
-        free_partial(arena, k, best)
+        at = put_out(h, k, i, node, partials[best, P_END], start, np.int64(0))
+        for j in range(params[R_LEAVES]):
+            outv[at, j] = held[best, j]
+        free_partial(h, k, best)
         if skip == TO_NEXT:
-            prune(arena, k, start)
+            prune(h, k, start)
         elif skip == PAST_LAST:
-            prune(arena, k, nodes[node, ORDER])
+            prune(h, k, nodes[node, ORDER])
         elif target >= 0:
-            prune(arena, k, nodes[target, ORDER] - 1)
+            prune(h, k, nodes[target, ORDER] - 1)
 
 
 @inner
-def next_deadline(program, arena, k):
+def next_deadline(h, k):
     """When the first of a key's partial matches runs out."""
-    partials = arena.partials
-    p = arena.keys[k, K_HEAD]
+    partials = partials_of(h)
+    keys = keys_of(h)
+    params = params_of(h)
+    p = keys[k, K_HEAD]
     if p < 0:
         return np.int64(FOR_EVER)
     first = partials[p, P_END]
-    if program.params[R_GAPS] != 0:
+    if params[R_GAPS] != 0:
         while p >= 0:
             first = min(first, partials[p, P_END])
             p = partials[p, P_NEXT]
@@ -656,83 +710,68 @@ def next_deadline(program, arena, k):
 
 
 @inner
-def expire(program, arena, events, k, now, stack):
+def expire(h, k, now):
     """Let time pass to ``now`` for one key.
 
     What ends at one moment is released before what ends later, however far time
     moves in one call: a release may drop those that end later.
     """
-    partials, keys, c = arena.partials, arena.keys, arena.counters
-    end = next_deadline(program, arena, k)
+    partials = partials_of(h)
+    keys = keys_of(h)
+    c = counters_of(h)
+    params = params_of(h)
+    states = states_of(h)
+    leaves = leaves_of(h)
+    outv = outv_of(h)
+    end = next_deadline(h, k)
     if end > now:
         keys[k, K_DEADLINE] = end
         return
-    mark_dirty(arena, k)
+    mark_dirty(h, k)
     while end <= now and end < FOR_EVER:
         before, p = np.int64(-1), keys[k, K_HEAD]
         while p >= 0:
             after = partials[p, P_NEXT]
             if partials[p, P_END] > end:
-                if program.params[R_GAPS] == 0:
+                if params[R_GAPS] == 0:
                     break  # in order of their start, they run out in that order
                 before, p = p, after
                 continue
-            unlink(arena, k, before, p)
+            unlink(h, k, before, p)
             node, start = partials[p, P_NODE], partials[p, P_START]
             order = partials[p, P_ORDER]
             # A tripped rule no longer sees the events that would have broken an
             # absence, so only what was certain by then may come out.
             if c[C_TRIPPED] != 0 and end > c[C_TRIPPED_AT]:
                 c[C_DROPPED] += 1
-            elif program.states[partials[p, P_STATE], S_KIND] == PENDING:
-                complete(
-                    program,
-                    arena,
-                    events,
-                    k,
-                    np.int64(-1),
-                    node,
-                    start,
-                    end,
-                    order,
-                    stack,
-                )
+            elif states[partials[p, P_STATE], S_KIND] == PENDING:
+                complete(h, k, np.int64(-1), node, start, end, order)
             else:
                 c[C_TIMEOUTS] += 1
-                if program.params[R_TIMEOUTS] != 0:
-                    at = put_out(arena, k, np.int64(-1), node, end, order, np.int64(1))
-                    fill(
-                        program,
-                        arena,
-                        events,
-                        np.int64(0),
-                        node,
-                        program.params[R_LEAVES],
-                        program.leaves.size,
-                        arena.outv,
-                        at,
-                        stack,
-                    )
-            free_partial(arena, k, p)
+                if params[R_TIMEOUTS] != 0:
+                    at = put_out(h, k, np.int64(-1), node, end, order, np.int64(1))
+                    fill(h, np.int64(0), node, params[R_LEAVES], leaves.size, outv, at)
+            free_partial(h, k, p)
             p = after
         if keys[k, K_HELD] >= 0:
-            release(program, arena, k, np.int64(-1))
-        end = next_deadline(program, arena, k)
-    forget_notes(arena, k)
+            release(h, k, np.int64(-1))
+        end = next_deadline(h, k)
+    forget_notes(h, k)
     p = keys[k, K_HEAD]
     while p >= 0:
-        note(program, arena, k, p)
+        note(h, k, p)
         p = partials[p, P_NEXT]
 
 
 @inner
-def fits(program, arena, events, i, row, bits, node, known, value, stack):
+def fits(h, i, row, bits, node, known, value):
     """Whether the conditions of edge ``row`` hold; returns (holds, known, value).
 
     ``known`` and ``value`` remember which iterative conditions were evaluated
     for this partial match, so that each runs at most once.
     """
-    edges = program.edges
+    edges = edges_of(h)
+    iterative = iterative_of(h)
     if (bits & edges[row, E_TRUE]) != edges[row, E_TRUE]:
         return False, known, value
     if (bits & edges[row, E_FALSE]) != 0:
@@ -744,20 +783,8 @@ def fits(program, arena, events, i, row, bits, node, known, value, stack):
         bit = np.int64(1) << j
         if wanted & bit:
             if not known & bit:
-                p = program.iterative[j]
-                x = run(
-                    program.code,
-                    program.progs[p, 0],
-                    program.progs[p, 1],
-                    program.consts,
-                    program.tables,
-                    events.cols,
-                    i,
-                    arena.nodes,
-                    arena.vals,
-                    node,
-                    stack,
-                )
+                p = iterative[j]
+                x = evaluate(h, p, i, node)
                 known |= bit
                 if x == x and x != 0.0:
                     value |= bit
@@ -768,37 +795,41 @@ def fits(program, arena, events, i, row, bits, node, known, value, stack):
 
 
 @inner
-def drop_guards(arena, made):
+def drop_guards(h):
     """Give up the references that `advance` held on the nodes it made."""
+    made = made_of(h)
     for j in range(1, made[0, 0] + 1):
-        release_node(arena, made[j, 1])
+        release_node(h, made[j, 1])
     made[0, 0] = 0
 
 
 @inner
-def advance(program, arena, events, k, i, bits, p, known, value):
+def advance(h, k, i, bits, p, known, value):
     """Move one partial match (``p`` -1: the start state) by one event.
 
-    Fills ``arena.kept`` with rows (state, node) of the partial matches that
+    Fills the table ``kept`` with rows (state, node) of the partial matches that
     follow from it and returns their number; -1 means that nothing changes.
     Complete matches are passed on at once. Nodes made here are guarded by a
-    reference in ``arena.made`` until the caller has taken its own and calls
+    reference in the table ``made`` until the caller has taken its own and calls
     `drop_guards`. ``known`` and ``value`` are as in `fits`.
     """
-    partials, edges, states = arena.partials, program.edges, program.states
-    kept, made, stack = arena.kept, arena.made, arena.stack
-    now = events.time[i]
+    partials = partials_of(h)
+    edges = edges_of(h)
+    states = states_of(h)
+    kept = kept_of(h)
+    made = made_of(h)
+    time = time_of(h)
+    nodes = nodes_of(h)
+    now = time[i]
     if p >= 0:
         state, node = partials[p, P_STATE], partials[p, P_NODE]
         start, order = partials[p, P_START], partials[p, P_ORDER]
     else:
         state, node = np.int64(0), np.int64(-1)
-        start, order = now, events.order + i
+        start, order = now, place_of(h, i)
     n, stop = 0, False
     for row in range(states[state, S_EDGES], states[state, S_EDGES_END]):
-        holds, known, value = fits(
-            program, arena, events, i, row, bits, node, known, value, stack
-        )
+        holds, known, value = fits(h, i, row, bits, node, known, value)
         if not holds:
             continue
         target, action = edges[row, E_TARGET], edges[row, E_ACTION]
@@ -806,7 +837,7 @@ def advance(program, arena, events, k, i, bits, p, known, value):
             stop = True
         elif action == IGNORE:
             if states[target, S_KIND] == FINAL:
-                complete(program, arena, events, k, i, node, start, now, order, stack)
+                complete(h, k, i, node, start, now, order)
             else:
                 kept[n, 0], kept[n, 1] = target, node
                 n += 1
@@ -816,8 +847,8 @@ def advance(program, arena, events, k, i, bits, p, known, value):
                 if made[j, 0] == variable:
                     fresh = made[j, 1]
             if fresh < 0:
-                fresh = new_node(program, arena, events, i, node, variable)
-                arena.nodes[fresh, REFS] += 1
+                fresh = new_node(h, i, node, variable)
+                nodes[fresh, REFS] += 1
                 made[0, 0] += 1
                 made[made[0, 0], 0], made[made[0, 0], 1] = variable, fresh
             done = states[target, S_KIND] == FINAL
@@ -827,13 +858,11 @@ def advance(program, arena, events, k, i, bits, p, known, value):
                 for last in range(
                     states[target, S_COMPLETES], states[target, S_COMPLETES_END]
                 ):
-                    done, known, value = fits(
-                        program, arena, events, i, last, bits, node, known, value, stack
-                    )
+                    done, known, value = fits(h, i, last, bits, node, known, value)
                     if done:
                         break
             if done:
-                complete(program, arena, events, k, i, fresh, start, now, order, stack)
+                complete(h, k, i, fresh, start, now, order)
     if stop:
         return 0
     if p >= 0 and n == 1 and kept[0, 0] == state and kept[0, 1] == node:
@@ -842,38 +871,42 @@ def advance(program, arena, events, k, i, bits, p, known, value):
 
 
 @inner
-def has_room(program, arena, k):
+def has_room(h, k):
     """Whether the arena can take the worst that one event of the key may need."""
-    c = arena.counters
-    live, held = arena.keys[k, K_COUNT], arena.keys[k, K_HELD_COUNT]
-    need = (live + 1) * program.params[R_BRANCH] + live
-    partials = arena.partials.shape[0] - c[C_PARTIAL_BUMP] + c[C_PARTIAL_FREED]
-    nodes = arena.nodes.shape[0] - c[C_NODE_BUMP] + c[C_NODE_FREED]
-    out = arena.out.shape[0] - c[C_OUT]
-    return partials >= 2 * need and nodes >= need and out >= 2 * need + held
+    c, keys = counters_of(h), keys_of(h)
+    need = (keys[k, K_COUNT] + 1) * params_of(h)[R_BRANCH] + keys[k, K_COUNT]
+    partials = length(h, PARTIALS) - c[C_PARTIAL_BUMP] + c[C_PARTIAL_FREED]
+    nodes = length(h, NODES) - c[C_NODE_BUMP] + c[C_NODE_FREED]
+    out = length(h, OUT) - c[C_OUT]
+    room = partials >= 2 * need and nodes >= need
+    return room and out >= 2 * need + keys[k, K_HELD_COUNT]
 
 
 @inner
-def reaction(program, state, bits):
+def reaction(h, state, bits):
     """What an event with these bits can do in a state."""
-    if program.params[R_CONDITIONS] < 0:
-        return REACTS
-    return program.reactions[state, bits]
+    if params_of(h)[R_CONDITIONS] < 0:
+        return np.int64(REACTS)
+    return np.int64(reactions_of(h)[state, bits])
 
 
 @inner
-def may_move(program, arena, events, k, i, bits, occupied):
+def may_move(h, k, i, bits, occupied):
     """Whether an event may change any of a key's partial matches."""
+    states = states_of(h)
+    cols = cols_of(h)
+    watches = watches_of(h)
+    bars = bars_of(h)
     state = np.int64(0)
     while occupied != 0:
         if occupied & 1:
-            what = reaction(program, state, bits)
+            what = reaction(h, state, bits)
             if what == REACTS or state == MOST_STATES - 1:
                 return True
             if what == WATCHES:
-                j = program.states[state, S_WATCH]
-                x = events.cols[program.watches[j, W_COLUMN], i]
-                if compare(program.watches[j, W_OP], x, arena.bars[k, j]):
+                j = states[state, S_WATCH]
+                x = cols[watches[j, W_COLUMN], i]
+                if compare(watches[j, W_OP], x, bars[k, j]):
                     return True
         occupied >>= 1
         state += 1
@@ -881,218 +914,232 @@ def may_move(program, arena, events, k, i, bits, occupied):
 
 
 @inner
-def move(program, arena, events, k, i, bits):
+def move(h, k, i, bits):
     """Move every partial match of a key by one event; whether any changed."""
-    partials, nodes = arena.partials, arena.nodes
-    kept, made, stack = arena.kept, arena.made, arena.stack
+    partials = partials_of(h)
+    nodes = nodes_of(h)
+    kept = kept_of(h)
+    made = made_of(h)
+    keys = keys_of(h)
+    states = states_of(h)
+    cols = cols_of(h)
+    watches = watches_of(h)
+    watched = watched_of(h)
     changed = False
-    forget_notes(arena, k)
-    before, p = np.int64(-1), arena.keys[k, K_HEAD]
+    forget_notes(h, k)
+    before, p = np.int64(-1), keys[k, K_HEAD]
     while p >= 0:
         after = partials[p, P_NEXT]
         state = partials[p, P_STATE]
-        what = reaction(program, state, bits)
+        what = reaction(h, state, bits)
         known, value = np.int64(0), np.int64(0)
-        j = program.states[state, S_WATCH]
+        j = states[state, S_WATCH]
         if j >= 0 and what != INERT:
             known = np.int64(1) << j
-            x = events.cols[program.watches[j, W_COLUMN], i]
-            if compare(program.watches[j, W_OP], x, arena.watched[p]):
+            x = cols[watches[j, W_COLUMN], i]
+            if compare(watches[j, W_OP], x, watched[p]):
                 value = known
             elif what == WATCHES:
                 what = INERT
         n = -1
         if what != INERT:
-            n = advance(program, arena, events, k, i, bits, p, known, value)
+            n = advance(h, k, i, bits, p, known, value)
         if n < 0:
-            note(program, arena, k, p)
+            note(h, k, p)
             before = p
         elif n == 0:
             changed = True
-            unlink(arena, k, before, p)
-            free_partial(arena, k, p)
+            unlink(h, k, before, p)
+            free_partial(h, k, p)
         else:
             changed = True
             old = partials[p, P_NODE]
             start, order = partials[p, P_START], partials[p, P_ORDER]
             nodes[kept[0, 1], REFS] += 1
-            arena.keys[k, K_BINDINGS] += nodes[kept[0, 1], LENGTH] - nodes[old, LENGTH]
+            keys[k, K_BINDINGS] += nodes[kept[0, 1], LENGTH] - nodes[old, LENGTH]
             partials[p, P_NODE] = kept[0, 1]
-            enter(program, arena, events, k, p, kept[0, 0], stack)
+            enter(h, k, p, kept[0, 0])
             before = p
             for j in range(1, n):
-                q = new_partial(arena, k, kept[j, 1], start, np.int64(0), order)
-                insert_after(arena, k, before, q)
-                enter(program, arena, events, k, q, kept[j, 0], stack)
+                q = new_partial(h, k, kept[j, 1], start, np.int64(0), order)
+                insert_after(h, k, before, q)
+                enter(h, k, q, kept[j, 0])
                 before = q
-            release_node(arena, old)
+            release_node(h, old)
         if made[0, 0] > 0:
-            drop_guards(arena, made)
+            drop_guards(h)
         p = after
     return changed
 
 
 @inner
-def begin_matches(program, arena, events, k, i, bits):
+def begin_matches(h, k, i, bits):
     """Begin partial matches with an event; whether there is one."""
-    kept, none = arena.kept, np.int64(0)
-    n = advance(program, arena, events, k, i, bits, np.int64(-1), none, none)
+    kept = kept_of(h)
+    time = time_of(h)
+    made = made_of(h)
+    none = np.int64(0)
+    n = advance(h, k, i, bits, np.int64(-1), none, none)
     for j in range(n):
-        q = new_partial(
-            arena, k, kept[j, 1], events.time[i], np.int64(0), events.order + i
-        )
-        insert_after(arena, k, np.int64(-1), q)
-        enter(program, arena, events, k, q, kept[j, 0], arena.stack)
-    if arena.made[0, 0] > 0:
-        drop_guards(arena, arena.made)
+        q = new_partial(h, k, kept[j, 1], time[i], np.int64(0), place_of(h, i))
+        insert_after(h, k, np.int64(-1), q)
+        enter(h, k, q, kept[j, 0])
+    if made[0, 0] > 0:
+        drop_guards(h)
     return n > 0
 
 
 @inner
-def enforce_limits(program, arena, k, now):
+def enforce_limits(h, k, now):
     """Drop partial matches beyond the rule's limits; whether any went."""
-    keys, c, partials = arena.keys, arena.counters, arena.partials
+    keys = keys_of(h)
+    c = counters_of(h)
+    partials = partials_of(h)
+    params = params_of(h)
     changed = False
-    while keys[k, K_COUNT] > program.params[R_CAP] or (
-        keys[k, K_BINDINGS] > program.params[R_BINDINGS] and keys[k, K_COUNT] > 0
+    while keys[k, K_COUNT] > params[R_CAP] or (
+        keys[k, K_BINDINGS] > params[R_BINDINGS] and keys[k, K_COUNT] > 0
     ):
         changed = True
         c[C_DROPPED] += 1
         before, p = np.int64(-1), keys[k, K_HEAD]
-        if program.params[R_CAP_POLICY] != DROP_OLDEST:
+        if params[R_CAP_POLICY] != DROP_OLDEST:
             while partials[p, P_NEXT] >= 0:
                 before, p = p, partials[p, P_NEXT]
-            if program.params[R_CAP_POLICY] == TRIP:
+            if params[R_CAP_POLICY] == TRIP:
                 c[C_TRIPPED], c[C_TRIPPED_AT] = LIMIT, now
-        unlink(arena, k, before, p)
-        free_partial(arena, k, p)
+        unlink(h, k, before, p)
+        free_partial(h, k, p)
     return changed
 
 
 @kernel
-def feed(
-    program_handle,
-    arena_handle,
-    type,
-    key,
-    bits,
-    time,
-    id_hi,
-    id_lo,
-    cols,
-    order,
-    begin,
-):
+def feed(handle, type, key, bits, time, id_hi, id_lo, cols, order, begin):
     """Take in rows from ``begin`` on; return the row reached.
 
     ``order`` is the place of row 0 in the engine's order of events. A row short
     of the end means that the arena is too small (or its output full) for the
     next event: drain, enlarge, and call again from there.
     """
-    program, arena = program_of(program_handle), arena_of(arena_handle)
-    events = Events(type, key, bits, time, id_hi, id_lo, cols, order)
-    keys, c = arena.keys, arena.counters
+    h = handle.ctypes.data
+    keys = keys_of(h)
+    c = counters_of(h)
+    types = types_of(h)
+    bind(handle, TIMES, time)
+    bind(handle, ID_HIS, id_hi)
+    bind(handle, ID_LOS, id_lo)
+    bind2(handle, COLS, cols)
+    handle[FIRST_ROW, 0] = order
     for i in range(begin, type.size):
-        if type[i] < 0 or program.types[type[i]] == 0:
+        if type[i] < 0 or types[type[i]] == 0:
             continue
         k, b, now = key[i], bits[i], time[i]
         if k < 0 or c[C_TRIPPED] != 0:
             continue
         occupied = keys[k, K_OCCUPIED]
-        begins = reaction(program, np.int64(0), b) != INERT
+        begins = reaction(h, np.int64(0), b) != INERT
         due = moves = False
         if occupied != 0:
             due = keys[k, K_DEADLINE] <= now
-            moves = may_move(program, arena, events, k, i, b, occupied)
+            moves = may_move(h, k, i, b, occupied)
         if not (begins or moves or due):
             continue
-        if not has_room(program, arena, k):
+        if not has_room(h, k):
             return i
         if due:
-            expire(program, arena, events, k, now, arena.stack)
-        changed = moves and move(program, arena, events, k, i, b)
-        if begins and begin_matches(program, arena, events, k, i, b):
+            expire(h, k, now)
+        changed = moves and move(h, k, i, b)
+        if begins and begin_matches(h, k, i, b):
             changed = True
         if keys[k, K_HELD] >= 0:
             changed = True
-            release(program, arena, k, i)
-        if enforce_limits(program, arena, k, now):
+            release(h, k, i)
+        if enforce_limits(h, k, now):
             changed = True
             if keys[k, K_HELD] >= 0:
                 # What was dropped may have been what a match was held back for.
-                release(program, arena, k, i)
+                release(h, k, i)
         if changed:
             keys[k, K_LAST] = now
-            mark_dirty(arena, k)
+            mark_dirty(h, k)
             if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
-                set_timer(arena, keys[k, K_DEADLINE], k)
+                set_timer(h, keys[k, K_DEADLINE], k)
     return type.size
 
 
 @kernel
-def pass_time(program_handle, arena_handle, none, cols, now):
+def pass_time(handle, cols, now):
     """Let time pass for every key; False if the output is full (call again).
 
-    ``none`` is an empty column of integers, ``cols`` one row of nothing.
+    ``cols`` is one row of nothing.
     """
-    program, arena = program_of(program_handle), arena_of(arena_handle)
-    events = Events(none, none, none, none, none, none, cols, np.int64(0))
-    c, keys = arena.counters, arena.keys
-    while c[C_HEAP] > 0 and arena.heap[0, 0] <= now:
-        k = arena.heap[0, 1]
-        if not has_room(program, arena, k):
+    bind2(handle, COLS, cols)
+    h = handle.ctypes.data
+    c = counters_of(h)
+    keys = keys_of(h)
+    heap = heap_of(h)
+    while c[C_HEAP] > 0 and heap[0, 0] <= now:
+        k = heap[0, 1]
+        if not has_room(h, k):
             return False
-        pop_timer(arena)
-        expire(program, arena, events, k, now, arena.stack)
+        pop_timer(h)
+        expire(h, k, now)
         if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
-            set_timer(arena, keys[k, K_DEADLINE], k)
+            set_timer(h, keys[k, K_DEADLINE], k)
     return True
 
 
 @kernel
-def measure(arena_handle, lengths, hashes):
+def measure(handle, lengths, hashes):
     """Fill the number of bound events of every match put out, and a hash of them."""
-    arena = arena_of(arena_handle)
-    nodes = arena.nodes
-    for j in range(arena.counters[C_OUT]):
-        node = arena.out[j, O_NODE]
+    h = handle.ctypes.data
+    nodes = nodes_of(h)
+    c = counters_of(h)
+    out = out_of(h)
+    for j in range(c[C_OUT]):
+        node = out[j, O_NODE]
         lengths[j] = nodes[node, LENGTH]
-        h = np.int64(0)
+        mixed = np.int64(0)
         while node >= 0:
-            h = (h ^ (nodes[node, ORDER] * 64 + nodes[node, VARIABLE])) * HASH_FACTOR
-            h ^= h >> 29
+            mixed ^= nodes[node, ORDER] * 64 + nodes[node, VARIABLE]
+            mixed *= HASH_FACTOR
+            mixed ^= mixed >> 29
             node = nodes[node, PREV]
-        hashes[j] = h
+        hashes[j] = mixed
 
 
 @kernel
-def suppress(arena_handle, order, cooldown, keep):
+def suppress(handle, order, cooldown, keep):
     """Clear ``keep`` for outputs within the cooldown of one before, in ``order``."""
-    arena = arena_of(arena_handle)
+    h = handle.ctypes.data
+    out = out_of(h)
+    keys = keys_of(h)
     for at in range(order.size):
         j = order[at]
         if not keep[j]:
             continue
-        k, now = arena.out[j, O_KEY], arena.out[j, O_TIME]
-        kind = K_EMITTED if arena.out[j, O_TIMEOUT] == 0 else K_EMITTED_TIMEOUT
-        last = arena.keys[k, kind]
+        k, now = out[j, O_KEY], out[j, O_TIME]
+        kind = K_EMITTED if out[j, O_TIMEOUT] == 0 else K_EMITTED_TIMEOUT
+        last = keys[k, kind]
         if last != NEVER and now - last < cooldown:
             keep[j] = False
         else:
-            arena.keys[k, kind] = now
-            mark_dirty(arena, k)
+            keys[k, kind] = now
+            mark_dirty(h, k)
 
 
 @kernel
-def take_out(arena_handle, order, offsets, ids_hi, ids_lo, variables):
+def take_out(handle, order, offsets, ids_hi, ids_lo, variables):
     """Write the bound events of the outputs in ``order``, and let go of all outputs.
 
     ``offsets`` (one more than ``order``) is the running sum of their lengths.
     """
-    arena = arena_of(arena_handle)
-    nodes = arena.nodes
+    h = handle.ctypes.data
+    nodes = nodes_of(h)
+    out = out_of(h)
+    c = counters_of(h)
     for place in range(order.size):
-        node = arena.out[order[place], O_NODE]
+        node = out[order[place], O_NODE]
         at = offsets[place + 1]
         while node >= 0:
             at -= 1
@@ -1100,13 +1147,13 @@ def take_out(arena_handle, order, offsets, ids_hi, ids_lo, variables):
             ids_lo[at] = nodes[node, ID_LO]
             variables[at] = nodes[node, VARIABLE]
             node = nodes[node, PREV]
-    for j in range(arena.counters[C_OUT]):
-        release_node(arena, arena.out[j, O_NODE])
-    arena.counters[C_OUT] = 0
+    for j in range(c[C_OUT]):
+        release_node(h, out[j, O_NODE])
+    c[C_OUT] = 0
 
 
 @kernel
-def export_key(arena_handle, k, scratch, partials_out, nodes_out, vals_out, held_out):
+def export_key(handle, k, scratch, partials_out, nodes_out, vals_out, held_out):
     """Copy one key's partial and held matches, nodes renumbered from 0.
 
     A node's number is that of its first appearance, predecessors first, so a
@@ -1114,12 +1161,16 @@ def export_key(arena_handle, k, scratch, partials_out, nodes_out, vals_out, held
     of live matches, held matches and nodes. ``scratch`` (one int64 per node of
     the arena) must be -1 everywhere and is left so.
     """
-    arena = arena_of(arena_handle)
-    partials, nodes = arena.partials, arena.nodes
+    h = handle.ctypes.data
+    partials = partials_of(h)
+    nodes = nodes_of(h)
+    keys = keys_of(h)
+    held = held_of(h)
+    vals = vals_of(h)
     count, n_live = 0, 0
     total = 0
     for which in range(2):
-        p = arena.keys[k, K_HEAD] if which == 0 else arena.keys[k, K_HELD]
+        p = keys[k, K_HEAD] if which == 0 else keys[k, K_HELD]
         while p >= 0:
             node = partials[p, P_NODE]
             # Number the chain from its beginning: walk back to the first known
@@ -1141,7 +1192,7 @@ def export_key(arena_handle, k, scratch, partials_out, nodes_out, vals_out, held
             partials_out[total, P_NODE] = scratch[node]
             partials_out[total, P_NEXT] = 0
             for j in range(held_out.shape[1]):
-                held_out[total, j] = arena.held[p, j]
+                held_out[total, j] = held[p, j]
             total += 1
             p = partials[p, P_NEXT]
         if which == 0:
@@ -1155,20 +1206,22 @@ def export_key(arena_handle, k, scratch, partials_out, nodes_out, vals_out, held
         nodes_out[j, PREV] = scratch[before] if before >= 0 else -1
         nodes_out[j, FIRST] = scratch[nodes[source, FIRST]]
         for f in range(vals_out.shape[1]):
-            vals_out[j, f] = arena.vals[source, f]
+            vals_out[j, f] = vals[source, f]
     for j in range(count):
         scratch[originals[j]] = -1
     return n_live, total - n_live, count
 
 
 @kernel
-def key_size(arena_handle, k):
+def key_size(handle, k):
     """Return an upper bound of (matches, nodes) that `export_key` writes."""
-    arena = arena_of(arena_handle)
-    partials, nodes = arena.partials, arena.nodes
+    h = handle.ctypes.data
+    partials = partials_of(h)
+    nodes = nodes_of(h)
+    keys = keys_of(h)
     matches, size = 0, 0
     for which in range(2):
-        p = arena.keys[k, K_HEAD] if which == 0 else arena.keys[k, K_HELD]
+        p = keys[k, K_HEAD] if which == 0 else keys[k, K_HELD]
         while p >= 0:
             matches += 1
             size += nodes[partials[p, P_NODE], LENGTH]
@@ -1177,27 +1230,19 @@ def key_size(arena_handle, k):
 
 
 @kernel
-def import_key(
-    program_handle,
-    arena_handle,
-    k,
-    live,
-    held,
-    partials_in,
-    nodes_in,
-    vals_in,
-    held_in,
-    none,
-    cols,
-):
+def import_key(handle, k, live, waiting, partials_in, nodes_in, vals_in, held_in, cols):
     """Put back what `export_key` wrote; the arena must have room.
 
-    ``none`` and ``cols`` are as in `pass_time`.
+    ``cols`` is one row of nothing.
     """
-    program, arena = program_of(program_handle), arena_of(arena_handle)
-    events = Events(none, none, none, none, none, none, cols, np.int64(0))
-    partials, nodes, keys = arena.partials, arena.nodes, arena.keys
-    c = arena.counters
+    bind2(handle, COLS, cols)
+    h = handle.ctypes.data
+    partials = partials_of(h)
+    nodes = nodes_of(h)
+    keys = keys_of(h)
+    c = counters_of(h)
+    vals = vals_of(h)
+    held = held_of(h)
     base = c[C_NODE_BUMP]
     for j in range(nodes_in.shape[0]):
         for f in range(NODE_WIDTH):
@@ -1208,12 +1253,12 @@ def import_key(
             nodes[base + j, PREV] = base + nodes_in[j, PREV]
             nodes[base + nodes_in[j, PREV], REFS] += 1
         for f in range(vals_in.shape[1]):
-            arena.vals[base + j, f] = vals_in[j, f]
+            vals[base + j, f] = vals_in[j, f]
     c[C_NODE_BUMP] += nodes_in.shape[0]
     last = np.int64(-1)
-    for j in range(live + held):
+    for j in range(live + waiting):
         p = new_partial(
-            arena,
+            h,
             k,
             base + partials_in[j, P_NODE],
             partials_in[j, P_START],
@@ -1221,10 +1266,10 @@ def import_key(
             partials_in[j, P_ORDER],
         )
         for f in range(held_in.shape[1]):
-            arena.held[p, f] = held_in[j, f]
+            held[p, f] = held_in[j, f]
         if j < live:
-            insert_after(arena, k, np.int64(-1), p)
-            enter(program, arena, events, k, p, partials_in[j, P_STATE], arena.stack)
+            insert_after(h, k, np.int64(-1), p)
+            enter(h, k, p, partials_in[j, P_STATE])
         else:
             if last < 0:
                 keys[k, K_HELD] = p
@@ -1233,4 +1278,4 @@ def import_key(
             keys[k, K_HELD_COUNT] += 1
             last = p
     if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
-        set_timer(arena, keys[k, K_DEADLINE], k)
+        set_timer(h, keys[k, K_DEADLINE], k)
