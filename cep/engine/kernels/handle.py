@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-WORDS = 3  # of each table: address, length, and length of a row
+WORDS = 4  # of each table: address and up to three lengths
 _INT = ir.IntType(64)
 
 
 def handle(tables: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
-    """Return the handle of contiguous tables of one or two dimensions."""
+    """Return the handle of contiguous tables of up to three dimensions."""
     out = np.zeros((len(tables), WORDS), np.int64)
     for i, table in enumerate(tables):
         assert table.flags.c_contiguous
@@ -50,22 +50,20 @@ def word(typingctx: Any, h: Any, i: Any) -> Any:
     return types.int64(types.int64, types.int64), codegen
 
 
-def table(place: Any, dtype: Any, *, rows: bool = False, width: int = 0) -> Any:
+def table(place: Any, dtype: Any, ndim: int = 1, *, width: int = 0) -> Any:
     """Return the function that gives kernels the table at ``place`` of a handle.
 
     Parameters
     ----------
     dtype
         The numba type of its elements.
-    rows
-        Whether it has two dimensions.
     width
-        The length of a row where it is always the same, which spares a load.
+        The last length where it is always the same, which spares a load.
     """
 
     @intrinsic
     def table_of(typingctx: Any, h: Any) -> Any:
-        array = types.Array(dtype, 1 + rows, "C")
+        array = types.Array(dtype, ndim, "C")
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             base = builder.inttoptr(args[0], _INT.as_pointer())
@@ -75,13 +73,14 @@ def table(place: Any, dtype: Any, *, rows: bool = False, width: int = 0) -> Any:
                 return builder.load(builder.gep(base, [at]))
 
             pointer = context.get_data_type(dtype).as_pointer()
-            size = context.get_abi_sizeof(context.get_data_type(dtype))
-            itemsize = ir.Constant(_INT, size)
-            shape, strides = [load(1)], [itemsize]
-            if rows:
-                columns = ir.Constant(_INT, int(width)) if width else load(2)
-                shape.append(columns)
-                strides.insert(0, builder.mul(columns, itemsize))
+            item = context.get_abi_sizeof(context.get_data_type(dtype))
+            itemsize = ir.Constant(_INT, item)
+            shape = [load(1 + d) for d in range(ndim)]
+            if width:
+                shape[-1] = ir.Constant(_INT, int(width))
+            strides = [itemsize]
+            for size in reversed(shape[1:]):
+                strides.insert(0, builder.mul(size, strides[0]))
             made = arrayobj.make_array(array)(context, builder)
             arrayobj.populate_array(
                 made,

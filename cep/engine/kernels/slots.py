@@ -10,28 +10,30 @@ from __future__ import annotations
 
 import math
 
-from cep.engine.kernels.handle import bytes1, floats, floats3, ints, ints2
+from numba.core.types import float64, int64, uint8
+
+from cep.engine.kernels.handle import table
 from cep.engine.kernels.jit import inner, kernel
 from cep.engine.kernels.recency import OLDEST, remove, touch
 
 PREVIOUS, WEIGHTED = 0, 1
-
-# Tables of a group, in the order of its handle.
-T_ENTERS = 0  # by type code + 1: whether events of the type are seen
-T_SLOTS = 1  # rows (function, value's column, output's column)
-T_HALF_LIVES = 2  # ns
-T_KEYS = 3
-T_LINKS = 4
-T_ENDS = 5
-T_VALUES = 6  # (keys, slots, 2)
-T_COUNTERS = 7
-T_DIRTY = 8
 
 K_SEEN, K_DIRTY, K_LAST, K_ORDER = 0, 1, 2, 3
 KEY_WIDTH = 4
 
 C_DIRTY, C_KEYS, C_LIMIT, C_FORGOTTEN = 0, 1, 2, 3
 COUNTER_WIDTH = 4
+
+# Tables of a group, by their places in its handle.
+enters_of = table(0, uint8)  # by type code + 1: whether events of the type are seen
+slots_of = table(1, int64, 2, width=3)  # rows (function, value's column, output's)
+half_lives_of = table(2, float64)  # ns
+keys_of = table(3, int64, 2, width=KEY_WIDTH)
+links_of = table(4, int64, 2)
+ends_of = table(5, int64)
+values_of = table(6, float64, 3, width=2)  # (keys, slots, 2)
+counters_of = table(7, int64)
+dirty_of = table(8, int64)
 
 LARGEST = 1e140  # values beyond are passed over, as by windows
 LEAST = 1e-300  # a weight never runs out: the mean stays what it was
@@ -60,28 +62,28 @@ def clear(slots, keys, links, ends, values, c, k):
 @kernel
 def forget(tables, k):
     """Forget what a key has, if anything."""
-    keys = ints2(tables, T_KEYS)
+    h = tables.ctypes.data
+    keys = keys_of(h)
     if keys[k, K_SEEN] != 0:
-        links, ends = ints2(tables, T_LINKS), ints(tables, T_ENDS)
-        slots, values = ints2(tables, T_SLOTS), floats3(tables, T_VALUES)
-        clear(slots, keys, links, ends, values, ints(tables, T_COUNTERS), k)
+        links, ends, values = links_of(h), ends_of(h), values_of(h)
+        clear(slots_of(h), keys, links, ends, values, counters_of(h), k)
 
 
 @kernel
 def adopt(tables, k):
     """Take up a restored key as the one seen last."""
-    touch(ints2(tables, T_LINKS), ints(tables, T_ENDS), k)
-    ints(tables, T_COUNTERS)[C_KEYS] += 1
+    h = tables.ctypes.data
+    touch(links_of(h), ends_of(h), k)
+    counters_of(h)[C_KEYS] += 1
 
 
 @kernel
 def feed(tables, time, types, key, cols, order):
     """Take in a batch; the first event is the ``order``-th that the engine saw."""
-    enters = bytes1(tables, T_ENTERS)
-    slots, half_lives = ints2(tables, T_SLOTS), floats(tables, T_HALF_LIVES)
-    keys, values = ints2(tables, T_KEYS), floats3(tables, T_VALUES)
-    links, ends = ints2(tables, T_LINKS), ints(tables, T_ENDS)
-    c, dirty = ints(tables, T_COUNTERS), ints(tables, T_DIRTY)
+    h = tables.ctypes.data
+    enters, slots, half_lives = enters_of(h), slots_of(h), half_lives_of(h)
+    keys, values, links, ends = keys_of(h), values_of(h), links_of(h), ends_of(h)
+    c, dirty = counters_of(h), dirty_of(h)
     for i in range(time.size):
         k = key[i]
         if k < 0 or enters[types[i] + 1] == 0:
