@@ -122,6 +122,19 @@ def two_square(a):
 
 
 @inner
+def two_product(a, b):
+    """Product and its exact rounding error (NaN where it overflows)."""
+    p = a * b
+    t = SPLITTER * a
+    a_high = t - (t - a)
+    a_low = a - a_high
+    t = SPLITTER * b
+    b_high = t - (t - b)
+    b_low = b - b_high
+    return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+@inner
 def add_pair(high, low, x, x_low):
     """Add one double-double to another."""
     s, e = two_sum(high, x)
@@ -256,6 +269,18 @@ def renew(spec, store, k, v):
 
 
 @inner
+def average(acc):
+    """Mean from a double-double sum, rounded once.
+
+    That of equal values is exactly theirs, so that none of them is off its mean.
+    """
+    s, n = acc[A_SUM], acc[A_COUNT]
+    q = s / n
+    p, p_low = two_product(q, n)
+    return q + ((s - p) - p_low + acc[A_SUM_LOW]) / n
+
+
+@inner
 def variance(acc):
     """Population variance from double-double sums."""
     n = acc[A_COUNT]
@@ -263,15 +288,7 @@ def variance(acc):
     s, s_low = acc[A_SUM], acc[A_SUM_LOW]
     p, p_low = two_square(s)
     p_low += 2.0 * s * s_low
-    q = acc[A_SQUARE] * n
-    # n * high exactly: split both (n < 2**53).
-    t = SPLITTER * acc[A_SQUARE]
-    high = t - (t - acc[A_SQUARE])
-    low = acc[A_SQUARE] - high
-    u = SPLITTER * n
-    n_high = u - (u - n)
-    n_low = n - n_high
-    q_low = ((high * n_high - q) + high * n_low + low * n_high) + low * n_low
+    q, q_low = two_product(acc[A_SQUARE], n)
     q_low += acc[A_SQUARE_LOW] * n
     d, d_low = add_pair(q, q_low, -p, -p_low)
     return max(d + d_low, 0.0) / n / n
@@ -332,7 +349,7 @@ def aggregate(spec, store, k, function, v):
     if acc[A_COUNT] == 0.0:
         return math.nan
     if function == AVG:
-        return (acc[A_SUM] + acc[A_SUM_LOW]) / acc[A_COUNT]
+        return average(acc)
     if function == VAR:
         return variance(acc)
     if function == STD:

@@ -299,6 +299,17 @@ def test_equal_values_have_no_deviation():
         assert values["avg"] == pytest.approx(0.1, rel=1e-15)
 
 
+@pytest.mark.parametrize("x", [14.16, 0.1, 165.98, 64_000.7, -1e-7 / 3])
+def test_the_mean_of_equal_values_is_theirs_whatever_was_there_before(x):
+    """Else `abs(e.x - mean) > 3 * deviation` is true of them, by rounding alone."""
+    rng = np.random.default_rng(3)
+    values = np.concatenate([x * rng.lognormal(0, 0.01, 3_000), np.full(600, x)])
+    found = column_run(sampler("200ms"), np.arange(values.size), values, every=1)
+    for row in found[3_200:]:
+        assert row["avg"] == x
+        assert row["std"] == pytest.approx(0, abs=1e-9 * abs(x))
+
+
 @pytest.mark.slow
 def test_a_window_of_many_rows_grows_and_empties():
     n = 50_000
