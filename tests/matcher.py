@@ -1,0 +1,715 @@
+"""A slow, obvious matcher of patterns in their neutral JSON form. Plain Python.
+
+It is what the engine's pattern matching is held against. It compiles nothing: it
+walks the pattern's tree. A partial match is the list of what it has bound and the
+`Place` in the tree where it waits; for each event `Matcher` asks every place what
+may happen there (take the event, pass over it, be stopped by a negation), looking
+ahead over whatever may be skipped, and copies the list for each answer.
+
+`match` gives what Apache Flink's CEP library gives, its accidents included: equal
+matches are listed once for each way to them. With ``departures=True`` it differs
+as the engine is meant to:
+
+* a gap limit bounds every step, and a time limit on a repetition bounds every
+  repetition, where Flink's bound some;
+* of matches that tie under a skip strategy, the one that began first goes first,
+  then the longest, then the one with the lowest positions; Flink's heap decides
+  otherwise;
+* time passes for all keys at once, and a match is listed once.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Event = dict[str, Any]
+
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": lambda a, b: a / b if b else None,
+    "mod": lambda a, b: math.fmod(a, b) if b else None,
+    "starts_with": str.startswith,
+    "ends_with": str.endswith,
+    "contains": operator.contains,
+}
+MANY = math.inf
+NEGATIONS = ("not_next", "not_followed_by")
+
+
+class TooManyError(Exception):
+    """More partial matches live at once than asked for."""
+
+
+class SkipError(Exception):
+    """A skip strategy has no target; the text is ``expect.error``."""
+
+
+@dataclass(eq=False)
+class Node:
+    """An element or a group of the pattern, linked to its surroundings."""
+
+    name: str = ""
+    contiguity: str | None = None
+    where: Any = None
+    subtype: str | None = None
+    least: int = 1
+    most: float = 1
+    optional: bool = False
+    greedy: bool = False
+    inner: str = "skip_till_next"
+    until: Any = None
+    repetition_ms: int | None = None
+    gap_ms: int | None = None
+    repeats: bool = False
+    children: list[Node] = field(default_factory=list)
+    parent: Node | None = None
+    index: int = 0
+
+    @property
+    def is_negation(self) -> bool:
+        return self.contiguity in NEGATIONS
+
+    def sibling(self, step: int) -> Node | None:
+        """Return the next (1) or previous (-1) element of the same sequence."""
+        assert self.parent is not None
+        at = self.index + step
+        around = self.parent.children
+        return around[at] if 0 <= at < len(around) else None
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it is the first element of a group."""
+        assert self.parent is not None
+        return self.parent.parent is not None and self.index == 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the tree a partial match waits.
+
+    ``node`` is the element to bind next; None: nothing is left. ``done`` says for
+    each group around it, outermost first, and for itself how many repetitions are
+    complete; where there is no upper bound it counts up to the lower one only.
+    """
+
+    node: Node | None
+    done: tuple[int, ...] = ()
+    # It has passed over an event and can no longer skip what it waits for.
+    waiting: bool = False
+    # Negations that an optional element, when taken, has called off.
+    spared: frozenset[str] = frozenset()
+    # A greedy element before it was ended by its until condition.
+    unguarded: bool = False
+
+
+END = Place(None)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A partial match: where it is and what it has bound, as (name, position)."""
+
+    place: Place
+    bound: tuple[tuple[str, int], ...] = ()
+    first_ms: int = 0
+    last_ms: int = 0
+
+    @property
+    def start(self) -> int:
+        return self.bound[0][1]
+
+    def match(self) -> list[Any]:
+        found: dict[str, list[int]] = {}
+        for name, position in self.bound:
+            found.setdefault(name, []).append(position)
+        return [[name, positions] for name, positions in found.items()]
+
+    def positions(self) -> list[int]:
+        return [position for _, position in self.bound]
+
+
+def plant(elements: list[dict[str, Any]], parent: Node) -> None:
+    """Grow ``parent``'s children from the JSON of a sequence."""
+    for index, e in enumerate(elements):
+        node = Node(parent=parent, index=index, contiguity=e["contiguity"])
+        q = e.get("quantifier")
+        if q:
+            node.least, node.optional = q["min"] or 1, q["optional"] or q["min"] == 0
+            node.most = MANY if q["max"] is None else q["max"]
+            node.greedy, node.inner, node.until = q["greedy"], q["inner"], q["until"]
+            node.repetition_ms = q["window_ms"]
+            node.repeats = (q["min"], q["max"]) != (1, 1) or bool(q.get("explicit"))
+        if e.get("within_kind") == "previous_and_current":
+            node.gap_ms = e["within_ms"]
+        parent.children.append(node)
+        if "group" in e:
+            plant(e["group"], node)
+        else:
+            node.name, node.where = e["name"], e["where"]
+            node.subtype = e.get("subtype")
+
+
+def first_to_last_limits(elements: list[dict[str, Any]]) -> list[int]:
+    """Return the windows that single elements set for the whole pattern.
+
+    That on the last element inside a group counts for nothing.
+    """
+    found = []
+    for e in elements:
+        if e.get("within_kind") == "first_and_last" and e["within_ms"]:
+            found.append(e["within_ms"])
+        if "group" in e:
+            found += first_to_last_limits(e["group"][:-1])
+            found += first_to_last_limits(e["group"][-1].get("group", []))
+    return found
+
+
+class Matcher:
+    """The partial matches of one pattern over one key's events."""
+
+    def __init__(
+        self,
+        pattern: dict[str, Any],
+        events: list[Event],
+        *,
+        departures: bool = False,
+        at_most: int = 10**6,
+    ) -> None:
+        self.events, self.departures, self.at_most = events, departures, at_most
+        self.root = Node()
+        plant(pattern["elements"], self.root)
+        limits = first_to_last_limits(pattern["elements"])
+        self.every_gap_ms = None
+        if pattern["within_ms"]:
+            if pattern["within_kind"] == "first_and_last":
+                limits.append(pattern["within_ms"])
+            elif departures:
+                self.every_gap_ms = pattern["within_ms"]
+            else:
+                last = self.root.children[-1]
+                if not last.repeats and not last.children:
+                    last.gap_ms = pattern["within_ms"]
+        self.window_ms = min(limits, default=None)
+        self.skip = pattern["after_match_skip"] or {"kind": "no_skip"}
+        self.beginning = Partial(self.start(self.root.children[0], ()))
+        self.partials: list[Partial] = []
+        self.completed: list[Partial] = []
+        self.timeouts: list[tuple[Partial, int]] = []
+
+    # Where a partial match goes.
+
+    def start(self, node: Node, around: tuple[int, ...], done: int = 0) -> Place:
+        """Return the place before ``node`` after ``done`` repetitions of it."""
+        around += (done,)
+        while node.children:
+            node, around = node.children[0], (*around, 0)
+        return Place(node, around)
+
+    def repeated(self, node: Node, around: tuple[int, ...], done: int) -> Place:
+        """Return the place after one more repetition, ``done`` of them by now."""
+        if done < node.most:
+            count = min(done, node.least) if node.most == MANY else done
+            return self.start(node, around, count)
+        return self.after(node, around)
+
+    def after(self, node: Node, around: tuple[int, ...]) -> Place:
+        """Return the place after ``node``, all its repetitions done or skipped."""
+        follows = node.sibling(1)
+        while follows is not None and follows.contiguity == "not_followed_by":
+            following = follows.sibling(1)
+            absent = Place(follows, (*around, 0))
+            is_last = following is None and self.after(follows, around) is END
+            if is_last and (self.window_ms or self.gap_ms(absent)):
+                return absent
+            follows = following
+        if follows is not None:
+            return self.start(follows, around)
+        assert node.parent is not None
+        if node.parent is self.root:
+            return END
+        return self.repeated(node.parent, around[:-1], around[-1] + 1)
+
+    def leave(self, place: Place, node: Node, level: int) -> Place:
+        """Return the place after ``node``, which is at ``level`` of the place."""
+        there = self.after(node, place.done[:level])
+        spared = place.spared
+        if node.children and node.most == MANY and node.optional:
+            spared |= self.forbidden_before(node)
+        return replace(there, spared=spared) if there is not END else END
+
+    # What holds at a place.
+
+    def forbidden_before(self, node: Node) -> frozenset[str]:
+        """Return the not_followed_by that precede ``node``, over optional elements."""
+        found = set()
+        before = node.sibling(-1)
+        while before is not None:
+            if before.contiguity == "not_followed_by":
+                found.add(before.name)
+            elif not before.optional:
+                break
+            before = before.sibling(-1)
+        return frozenset(found)
+
+    def forbidden(self, place: Place) -> list[Node]:
+        """Return the not_followed_by that stop a partial match which waits here."""
+        node, done = place.node, place.done
+        assert node is not None
+        names: set[str] = set()
+        if place.waiting:
+            if done[-1] == 0 or node.most != MANY:
+                names |= self.forbidden_before(node)
+        else:
+            at: Node | None = node
+            for count in reversed(done):
+                assert at is not None
+                if count:
+                    break
+                names |= self.forbidden_before(at)
+                if at.index:
+                    break
+                at = at.parent
+        names -= place.spared
+        found = [n for n in self.leaves(self.root) if n.name in names]
+        if done[-1] and (not place.waiting or node.most == MANY):
+            follows = self.follower(node)
+            if follows is not None and follows.contiguity == "not_followed_by":
+                found.append(follows)
+        return found
+
+    def follower(self, node: Node) -> Node | None:
+        """Return the element after ``node``, or after the group that it ends."""
+        while node is not self.root:
+            follows = node.sibling(1)
+            if follows is not None:
+                return follows
+            assert node.parent is not None
+            node = node.parent
+        return None
+
+    def leaves(self, node: Node) -> list[Node]:
+        if not node.children:
+            return [node]
+        return [leaf for child in node.children for leaf in self.leaves(child)]
+
+    def greedy_before(self, place: Place) -> Node | None:
+        """Return the greedy element of open range whose end this place follows."""
+        node, done = place.node, place.done
+        assert node is not None
+        if place.waiting or place.unguarded or done[-1]:
+            return None
+        level = len(done) - 1
+        before: Node | None = node.sibling(-1)
+        while before is None or before.contiguity == "not_followed_by":
+            if before is not None:
+                before = before.sibling(-1)
+                continue
+            node, level = node.parent, level - 1
+            if node is self.root or node is None:
+                return None
+            before = node.children[-1] if done[level] else node.sibling(-1)
+        while before is not None and before.children:
+            if before.most == MANY and before is not node:
+                return None
+            before = before.children[-1]
+            while before is not None and before.contiguity == "not_followed_by":
+                before = before.sibling(-1)
+        assert before is not None
+        if not before.greedy or before.least == before.most:
+            return None
+        skipped = before.most == MANY and before.optional and not place.spared
+        return None if skipped and self.forbidden_before(before) else before
+
+    def gap_ms(self, place: Place) -> int | None:
+        """Return how long after its last event a partial match may wait here."""
+        node, done = place.node, place.done[-1]
+        assert node is not None
+        if self.departures:
+            limits = [self.every_gap_ms, node.repetition_ms]
+            if not done:
+                limits.append(node.gap_ms)
+            return min((limit for limit in limits if limit), default=None)
+        if place.waiting or place.spared:
+            return None
+        if node.repetition_ms:
+            bounded = node.least if node.most == MANY else int(node.most) - 1
+            return node.repetition_ms if done < bounded else None
+        return node.gap_ms if not node.repeats else None
+
+    # Conditions.
+
+    def satisfies(self, node: Node, event: Event, bound: Any) -> bool:
+        if node.subtype is not None and event.get("type") != node.subtype:
+            return False
+        return node.where is None or self.truth(node.where, event, bound)
+
+    def takes(self, node: Node, event: Event, bound: Any) -> bool:
+        """Whether an event is taken: untils of a loop or a group speak against it."""
+        if self.ended(node, event, bound) or self.ended(node.parent, event, bound):
+            return False
+        return self.satisfies(node, event, bound)
+
+    def goes_on(self, greedy: Node, event: Event, bound: Any) -> bool:
+        """Whether an event satisfies a greedy element, its own until aside."""
+        if self.ended(greedy.parent, event, bound):
+            return False
+        return self.satisfies(greedy, event, bound)
+
+    def ended(self, node: Node | None, event: Event, bound: Any) -> bool:
+        return bool(node and node.until and self.truth(node.until, event, bound))
+
+    def truth(self, expression: Any, event: Event, bound: Any) -> bool:
+        return self.value(expression, event, bound) is True
+
+    def value(self, expression: Any, event: Event, bound: Any) -> Any:
+        """Return the value of an expression; None is absent."""
+        if "true" in expression:
+            return True
+        if "lit" in expression:
+            return expression["lit"]
+        if "agg" in expression:
+            return self.aggregate(expression, bound)
+        if "field" in expression:
+            return event.get(expression["field"])
+        op = expression["op"]
+        args = [self.value(arg, event, bound) for arg in expression["args"]]
+        if op == "not":
+            return args[0] is not True
+        if op == "and":
+            return all(arg is True for arg in args)
+        if op == "or":
+            return any(arg is True for arg in args)
+        arithmetic = op in ("add", "sub", "mul", "div", "mod")
+        if any(arg is None for arg in args):
+            return None if arithmetic else False
+        result = args[0]
+        for arg in args[1:]:
+            result = OPERATIONS[op](result, arg)
+        return result
+
+    def aggregate(self, expression: Any, bound: Any) -> Any:
+        events = [self.events[at] for name, at in bound if name == expression["of"]]
+        function = expression["agg"]
+        if expression.get("field") is None:
+            return len(events)
+        values = [event.get(expression["field"]) for event in events]
+        present = [value for value in values if value is not None]
+        if function in ("count", "sum"):
+            return len(present) if function == "count" else sum(present)
+        if function in ("first", "last"):
+            return (values or [None])[0 if function == "first" else -1]
+        if not present:
+            return None
+        if function == "avg":
+            return sum(present) / len(present)
+        return min(present) if function == "min" else max(present)
+
+    # What may happen at a place.
+
+    def moves(self, partial: Partial, event: Event) -> list[tuple[str, str, Place]]:
+        """Return what ``event`` may do, as (what, element, next place).
+
+        What is "take", "pass" or "stop".
+        """
+        bound, found = partial.bound, []
+        todo = [partial.place]
+        while todo:
+            place = todo.pop()
+            node = place.node
+            if node is None:
+                continue
+            greedy = self.greedy_before(place)
+            if greedy is not None and self.goes_on(greedy, event, bound):
+                continue
+            if node.is_negation:
+                if self.takes(node, event, bound):
+                    found.append(("stop", "", END))
+                elif node.contiguity == "not_followed_by":
+                    found.append(("pass", "", place))
+                elif self.after(node, place.done[:-1]) is END:
+                    found.append(("pass", "", END))
+                else:
+                    todo.append(self.leave(place, node, len(place.done) - 1))
+                continue
+            if any(self.takes(no, event, bound) for no in self.forbidden(place)):
+                found.append(("stop", "", END))
+            if self.takes(node, event, bound):
+                found.append(("take", node.name, self.taken(place)))
+            if self.passes(place, event, bound):
+                waiting = place.waiting or self.optional_here(place)
+                spared = place.spared if not waiting else frozenset()
+                there = replace(place, waiting=waiting, spared=spared)
+                found.append(("pass", "", there))
+            todo += self.ahead(place, event, bound)
+        return found
+
+    def taken(self, place: Place) -> Place:
+        node = place.node
+        assert node is not None
+        there = self.repeated(node, place.done[:-1], place.done[-1] + 1)
+        if node.optional and there is not END:
+            return replace(there, spared=self.forbidden_before(node))
+        return there
+
+    def optional_here(self, place: Place) -> bool:
+        """Whether what the place waits for may be left out."""
+        node, done = place.node, place.done[-1]
+        assert node is not None
+        if done:
+            return done >= node.least
+        if node.is_head:
+            assert node.parent is not None
+            first = not place.done[-2]
+            return node.optional or (first and node.parent.optional)
+        return node.optional
+
+    def passes(self, place: Place, event: Event, bound: Any) -> bool:
+        """Whether the event may be passed over."""
+        node, done = place.node, place.done
+        assert node is not None
+        assert node.parent is not None
+        if done[-1]:
+            contiguity = node.parent.inner if node.is_head else node.inner
+            if self.ended(node, event, bound):
+                return False
+        elif node.is_head:
+            group = node.parent
+            contiguity = group.inner if done[-2] else str(group.contiguity)
+        else:
+            contiguity = str(node.contiguity)
+        if contiguity in ("strict", "next", "None"):
+            return False
+        if self.ended(node.parent, event, bound):
+            return False
+        if contiguity in ("any", "followed_by_any"):
+            return True
+        return not self.satisfies(node, event, bound)
+
+    def ahead(self, place: Place, event: Event, bound: Any) -> list[Place]:
+        """Return the places that are reached without taking anything."""
+        node, done = place.node, place.done
+        assert node is not None
+        if place.waiting:
+            return []
+        if node.is_negation:
+            follows = self.leave(place, node, len(done) - 1)
+            if follows is END or self.takes(node, event, bound):
+                return []
+            return [follows]
+        found = []
+        level = len(done) - 1
+        if done[-1] >= node.least or (not done[-1] and node.optional):
+            there = self.leave(place, node, level)
+            if node.greedy and self.ended(node, event, bound) and there is not END:
+                there = replace(there, unguarded=True)
+            found.append(there)
+        while done[level] == 0 and node.is_head:
+            node, level = node.parent, level - 1
+            assert node is not None
+            optional = node.optional
+            if node.is_head:
+                assert node.parent is not None
+                optional = node.parent.optional
+            if done[level] >= node.least or (done[level] == 0 and optional):
+                found.append(self.leave(place, node, level))
+        return found
+
+    def ends(self, place: Place, event: Event, bound: Any) -> bool:
+        """Whether all that is left after taking ``event`` may be left out."""
+        todo = [place]
+        while todo:
+            place = todo.pop()
+            if place is END:
+                return True
+            greedy = self.greedy_before(place)
+            if greedy is None or not self.goes_on(greedy, event, bound):
+                todo += self.ahead(place, event, bound)
+        return False
+
+    # Events and time.
+
+    def take(self, position: int) -> list[Partial]:
+        """Process an event and return the matches that it releases."""
+        event = self.events[position]
+        kept: list[Partial] = []
+        matches: list[Partial] = []
+        for partial in [*self.partials, self.beginning]:
+            new: list[Partial] = []
+            stopped = False
+            for what, name, place in self.moves(partial, event):
+                if what == "stop":
+                    stopped = True
+                elif what == "take":
+                    first = partial.first_ms if partial.bound else event["ts"]
+                    bound = (*partial.bound, (name, position))
+                    taken = Partial(place, bound, first, event["ts"])
+                    if place is not END:
+                        new.append(taken)
+                    if self.ends(place, event, partial.bound):
+                        matches.append(taken)
+                elif partial.bound and place is END:
+                    matches.append(partial)
+                elif partial.bound:
+                    new.append(replace(partial, place=place))
+            if not stopped:
+                kept += new
+        self.partials = list(dict.fromkeys(kept)) if self.departures else kept
+        if len(self.partials) > self.at_most:
+            raise TooManyError
+        return self.release(matches)
+
+    def advance(self, now: float) -> list[Partial]:
+        """Let time pass, and return the matches that it releases."""
+        kept, matches = [], []
+        for partial in self.partials:
+            ends = []
+            gap = self.gap_ms(partial.place)
+            if gap:
+                ends.append(partial.last_ms + gap)
+            if self.window_ms:
+                ends.append(partial.first_ms + self.window_ms)
+            over = [end for end in ends if end <= now]
+            if not over:
+                kept.append(partial)
+            elif partial.place.node.contiguity == "not_followed_by":
+                matches.append(partial)
+            else:
+                self.timeouts.append((partial, self.when(over)))
+        self.partials = kept
+        return self.release(matches)
+
+    def when(self, over: list[int]) -> int:
+        return min(over) if self.departures else over[0]
+
+    def release(self, matches: list[Partial]) -> list[Partial]:
+        """Add complete matches and return those that no partial match holds back."""
+        kind = self.skip["kind"]
+        if kind == "no_skip":
+            return matches
+        self.completed += matches
+        released = []
+        while self.completed:
+            if self.departures:
+                self.completed.sort(
+                    key=lambda m: (m.start, -len(m.bound), m.positions())
+                )
+            else:
+                self.completed.sort(key=lambda m: m.start)
+            match = self.completed[0]
+            if any(partial.start < match.start for partial in self.partials):
+                break
+            to = self.skips(match)
+            self.completed = [m for m in self.completed[1:] if m.start >= to]
+            self.partials = [p for p in self.partials if p.start >= to]
+            released.append(match)
+        return released
+
+    def skips(self, match: Partial) -> int:
+        """Return the position below which nothing may begin any more."""
+        kind = self.skip["kind"]
+        if kind == "to_next":
+            return match.start + 1
+        if kind == "past_last_event":
+            return match.positions()[-1] + 1
+        targets = [at for name, at in match.bound if name == self.skip["target"]]
+        throws = self.skip.get("throw_on_miss")
+        if not targets:
+            if throws:
+                raise SkipError("skip_target_missing")
+            return 0
+        to = targets[0] if kind == "to_first" else targets[-1]
+        if throws and to == match.start:
+            raise SkipError("skip_target_is_first_event")
+        return to
+
+
+@dataclass
+class Found:
+    """What a pattern finds in a stream, in the terms of the recorded cases."""
+
+    matches: list[Any] = field(default_factory=list)
+    released_at: list[tuple[int | None, str]] = field(default_factory=list)
+    timeouts: list[tuple[Any, int]] = field(default_factory=list)
+    live_partials: int = 0
+    late: list[int] = field(default_factory=list)
+    error: str | None = None
+
+    def released(self) -> list[tuple[Any, tuple[int | None, str]]]:
+        return list(zip(self.matches, self.released_at, strict=True))
+
+
+def steps(case: dict[str, Any], late: list[int]) -> list[tuple[str, float]]:
+    """Return what happens in a case: ("event", position) or ("time", ms)."""
+    events, end = case["events"], case["end_time"]
+    last = math.inf if end == "inf" else end
+    if "arrival" not in case:
+        happens = [("event", i) for i in range(len(events))]
+        return happens if end is None else [*happens, ("time", last)]
+    happens, waiting, watermark = [], [], -math.inf
+    arrivals = case["arrival"] + ([] if end is None else [{"watermark": last}])
+    for arrival in arrivals:
+        if "watermark" in arrival:
+            watermark = arrival["watermark"]
+            waiting.sort(key=lambda i: events[i]["ts"])
+            due = [i for i in waiting if events[i]["ts"] <= watermark]
+            waiting = [i for i in waiting if events[i]["ts"] > watermark]
+            happens += [("event", i) for i in due]
+            happens.append(("time", watermark))
+        elif events[arrival["event"]]["ts"] <= watermark:
+            late.append(arrival["event"])
+        else:
+            waiting.append(arrival["event"])
+    return happens
+
+
+def match(
+    case: dict[str, Any], *, departures: bool = False, at_most: int = 10**6
+) -> Found:
+    """Return what the pattern of ``case`` finds in its events.
+
+    Raises `TooManyError` if more than ``at_most`` partial matches of a key live.
+    """
+    found, events = Found(), case["events"]
+    matchers: dict[Any, Matcher] = {}
+
+    def matcher(key: Any) -> Matcher:
+        if key not in matchers:
+            matchers[key] = Matcher(
+                case["pattern"], events, departures=departures, at_most=at_most
+            )
+        return matchers[key]
+
+    def note(matches: list[Partial], at: tuple[int | None, str]) -> None:
+        found.matches += [m.match() for m in matches]
+        found.released_at += [at] * len(matches)
+
+    try:
+        for what, at in steps(case, found.late):
+            if what == "time":
+                for each in matchers.values():
+                    note(each.advance(at), (None, "time"))
+                continue
+            position = int(at)
+            event = events[position]
+            mine = matcher(event.get(case["key_by"]) if case.get("key_by") else None)
+            for each in matchers.values() if departures else [mine]:
+                note(each.advance(event["ts"]), (position, "time"))
+            note(mine.take(position), (position, "event"))
+    except SkipError as error:
+        found.error = str(error)
+    for each in matchers.values():
+        found.timeouts += [(partial.match(), ms) for partial, ms in each.timeouts]
+        found.live_partials += len(each.partials)
+    return found
