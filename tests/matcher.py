@@ -337,16 +337,61 @@ class Matcher:
         node, done = place.node, place.done[-1]
         assert node is not None
         if self.departures:
-            limits = [self.every_gap_ms, node.repetition_ms]
-            if not done:
-                limits.append(node.gap_ms)
-            return min((limit for limit in limits if limit), default=None)
+            return self.runs_out(place, set())
         if place.waiting or place.spared:
             return None
         if node.repetition_ms:
             bounded = node.least if node.most == MANY else int(node.most) - 1
             return node.repetition_ms if done < bounded else None
         return node.gap_ms if not node.repeats else None
+
+    def limit_ms(self, node: Node) -> int | None:
+        """Return the shortest limit on the steps that bind ``node``."""
+        limits = [self.every_gap_ms]
+        at: Node | None = node
+        while at is not None:
+            limits += [at.gap_ms, at.repetition_ms]
+            at = at.parent
+        return shortest(*limits)
+
+    def runs_out(self, place: Place, seen: set[Place]) -> int | None:
+        """Return how long something can come of waiting here; None: for ever."""
+        node = place.node
+        assert node is not None
+        if node.contiguity == "not_followed_by":
+            return self.limit_ms(node)
+        seen.add(place)
+        longest = 0
+        todo: list[tuple[Place, int | None]] = [(place, None)]
+        while todo:
+            place, before = todo.pop()
+            node = place.node
+            if node is None:
+                continue
+            if node.contiguity == "not_followed_by":
+                later = [(place, before)]
+            elif node.contiguity == "not_next":
+                limit = shortest(before, self.limit_ms(node))
+                follows = self.leave(place, node, len(place.done) - 1)
+                if follows is END:
+                    later = [(END, limit)]
+                else:
+                    later = []
+                    todo.append((follows, limit))
+            else:
+                later = [(END, shortest(before, self.limit_ms(node)))]
+                if self.may_pass(place):
+                    later.append((self.passed(place), before))
+                todo += [(there, before) for there in self.ahead(place, None, ())]
+            for there, limit in later:
+                if there in seen:
+                    continue
+                if there is not END and limit is None:
+                    limit = self.runs_out(there, seen)
+                if limit is None:
+                    return None
+                longest = max(longest, limit)
+        return longest
 
     # Conditions.
 
@@ -424,12 +469,15 @@ class Matcher:
         What is "take", "pass" or "stop".
         """
         bound, found = partial.bound, []
+        since = event["ts"] - partial.last_ms
         todo = [partial.place]
         while todo:
             place = todo.pop()
             node = place.node
             if node is None:
                 continue
+            limit = self.limit_ms(node) if self.departures and bound else None
+            in_time = limit is None or since < limit
             greedy = self.greedy_before(place)
             if greedy is not None and self.goes_on(greedy, event, bound):
                 continue
@@ -438,6 +486,8 @@ class Matcher:
                     found.append(("stop", "", END))
                 elif node.contiguity == "not_followed_by":
                     found.append(("pass", "", place))
+                elif not in_time:
+                    pass
                 elif self.after(node, place.done[:-1]) is END:
                     found.append(("pass", "", END))
                 else:
@@ -445,13 +495,10 @@ class Matcher:
                 continue
             if any(self.takes(no, event, bound) for no in self.forbidden(place)):
                 found.append(("stop", "", END))
-            if self.takes(node, event, bound):
+            if in_time and self.takes(node, event, bound):
                 found.append(("take", node.name, self.taken(place)))
             if self.passes(place, event, bound):
-                waiting = place.waiting or self.optional_here(place)
-                spared = place.spared if not waiting else frozenset()
-                there = replace(place, waiting=waiting, spared=spared)
-                found.append(("pass", "", there))
+                found.append(("pass", "", self.passed(place)))
             todo += self.ahead(place, event, bound)
         return found
 
@@ -462,6 +509,11 @@ class Matcher:
         if node.optional and there is not END:
             return replace(there, spared=self.forbidden_before(node))
         return there
+
+    def passed(self, place: Place) -> Place:
+        waiting = place.waiting or self.optional_here(place)
+        spared = place.spared if not waiting else frozenset()
+        return replace(place, waiting=waiting, spared=spared)
 
     def optional_here(self, place: Place) -> bool:
         """Whether what the place waits for may be left out."""
@@ -475,44 +527,58 @@ class Matcher:
             return node.optional or (first and node.parent.optional)
         return node.optional
 
-    def passes(self, place: Place, event: Event, bound: Any) -> bool:
-        """Whether the event may be passed over."""
+    def contiguity(self, place: Place) -> str:
+        """Return how what the place waits for follows what was bound before."""
         node, done = place.node, place.done
         assert node is not None
         assert node.parent is not None
+        if node.is_head and (done[-1] or done[-2]):
+            return node.parent.inner
         if done[-1]:
-            contiguity = node.parent.inner if node.is_head else node.inner
-            if self.ended(node, event, bound):
-                return False
-        elif node.is_head:
-            group = node.parent
-            contiguity = group.inner if done[-2] else str(group.contiguity)
-        else:
-            contiguity = str(node.contiguity)
+            return node.inner
+        return str((node.parent if node.is_head else node).contiguity)
+
+    def may_pass(self, place: Place) -> bool:
+        """Whether there may be events that are passed over."""
+        contiguity, node = self.contiguity(place), place.node
+        assert node is not None
         if contiguity in ("strict", "next", "None"):
             return False
-        if self.ended(node.parent, event, bound):
+        every = node.where in (None, {"true": True}) and node.subtype is None
+        return contiguity in ("any", "followed_by_any") or not every
+
+    def passes(self, place: Place, event: Event, bound: Any) -> bool:
+        """Whether the event may be passed over."""
+        node = place.node
+        assert node is not None
+        if not self.may_pass(place) or self.ended(node.parent, event, bound):
             return False
-        if contiguity in ("any", "followed_by_any"):
+        if place.done[-1] and self.ended(node, event, bound):
+            return False
+        if self.contiguity(place) in ("any", "followed_by_any"):
             return True
         return not self.satisfies(node, event, bound)
 
-    def ahead(self, place: Place, event: Event, bound: Any) -> list[Place]:
-        """Return the places that are reached without taking anything."""
+    def ahead(self, place: Place, event: Event | None, bound: Any) -> list[Place]:
+        """Return the places that are reached without taking anything.
+
+        Where a condition decides, that is by ``event``; None: all that may be.
+        """
         node, done = place.node, place.done
         assert node is not None
         if place.waiting:
             return []
         if node.is_negation:
             follows = self.leave(place, node, len(done) - 1)
-            if follows is END or self.takes(node, event, bound):
+            if follows is END or (event and self.takes(node, event, bound)):
                 return []
             return [follows]
         found = []
         level = len(done) - 1
         if done[-1] >= node.least or (not done[-1] and node.optional):
             there = self.leave(place, node, level)
-            if node.greedy and self.ended(node, event, bound) and there is not END:
+            ended = event is not None and self.ended(node, event, bound)
+            if node.greedy and ended and there is not END:
                 there = replace(there, unguarded=True)
             found.append(there)
         while done[level] == 0 and node.is_head:
@@ -633,6 +699,10 @@ class Matcher:
         if throws and to == match.start:
             raise SkipError("skip_target_is_first_event")
         return to
+
+
+def shortest(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit), default=None)
 
 
 @dataclass
