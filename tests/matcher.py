@@ -584,11 +584,7 @@ class Matcher:
         while done[level] == 0 and node.is_head:
             node, level = node.parent, level - 1
             assert node is not None
-            optional = node.optional
-            if node.is_head:
-                assert node.parent is not None
-                optional = node.parent.optional
-            if done[level] >= node.least or (done[level] == 0 and optional):
+            if done[level] >= node.least or (done[level] == 0 and node.optional):
                 found.append(self.leave(place, node, level))
         return found
 
@@ -631,7 +627,7 @@ class Matcher:
                     new.append(replace(partial, place=place))
             if not stopped:
                 kept += new
-        self.partials = list(dict.fromkeys(kept)) if self.departures else kept
+        self.partials = kept
         if len(self.partials) > self.at_most:
             raise TooManyError
         return self.release(matches)
@@ -661,8 +657,9 @@ class Matcher:
 
     def release(self, matches: list[Partial]) -> list[Partial]:
         """Add complete matches and return those that no partial match holds back."""
-        kind = self.skip["kind"]
-        if kind == "no_skip":
+        if self.departures:
+            matches = list({match.bound: match for match in matches}.values())
+        if self.skip["kind"] == "no_skip":
             return matches
         self.completed += matches
         released = []
