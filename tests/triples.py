@@ -1,11 +1,8 @@
-"""Random (pattern, stream, batching) triples: the engine against the matcher.
-
-``python -m tests.matcher --triples 20000 --seed 1`` runs so many and prints every
-disagreement.
-"""
+"""Random (pattern, stream, batching) triples: the engine against the matcher."""
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import random
@@ -76,6 +73,8 @@ def texts(items: Any) -> list[str]:
 def disagreement(given: Triple) -> str | None:
     """Return how the engine and the matcher differ; None if they agree."""
     case = given.case
+    if case["pattern"]["after_match_skip"]["throw_on_miss"]:
+        raise conformance.NotYet("a skip target that is missing")
     rule = conformance.build(case["pattern"], case.get("key_by"))
     expected = matcher.match(case, departures=True, at_most=300)
     one_by_one = list(range(1, len(case["events"])))
@@ -103,16 +102,19 @@ def disagreement(given: Triple) -> str | None:
 
 def main(count: int, seed: int) -> int:
     """Run ``count`` triples and print each disagreement; return how many."""
-    tally = {"agree": 0, "disagree": 0, "too many": 0, "refused": 0, "matching": 0}
+    tally: collections.Counter[str] = collections.Counter()
     for number in range(seed, seed + count):
         given = triple(Maker(random.Random(number).randint))
         try:
             why = disagreement(given)
         except matcher.TooManyError:
-            tally["too many"] += 1
+            tally["too many partial matches"] += 1
+            continue
+        except conformance.NotYet as reason:
+            tally[f"not yet: {reason}"] += 1
             continue
         tally["disagree" if why else "agree"] += 1
         if why:
             print(f"seed {number}: {json.dumps(given.case)}\n{why}")
-    print(tally)
+    print(dict(tally))
     return tally["disagree"]

@@ -6,7 +6,7 @@ matches that a released match overlaps, and for that it holds a complete match
 back while a partial match that began earlier still lives: it costs latency,
 and without a ``within`` it can wait for ever. Complete matches are released
 earliest start first; of equal starts the longest, then the one with the lowest
-event order.
+event order, then the one whose steps come first in the pattern.
 
 ``to_first`` and ``to_last`` go on at an event of their target step. A match in
 which that step bound nothing, or whose first event is the target event, leaves

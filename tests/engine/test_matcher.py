@@ -1,12 +1,16 @@
 """The reference matcher against the recorded cases, and the engine against it."""
 
 import collections
+import functools
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 
-from tests import conformance, matcher
+from tests import conformance, matcher, triples
+from tests.random_patterns import Maker
 
 DATA = Path(__file__).parents[1] / "data" / "conformance"
 
@@ -56,3 +60,51 @@ def test_matcher_agrees_with_some_generated_cases():
 @pytest.mark.slow
 def test_matcher_agrees_with_all_generated_cases():
     assert disagreements(load("generated")) == []
+
+
+integers = functools.cache(st.integers)
+
+
+@st.composite
+def random_triples(draw):
+    return triples.triple(Maker(lambda low, high: draw(integers(low, high))))
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+@given(random_triples())
+def test_engine_and_matcher_agree_however_the_stream_is_cut(triple):
+    try:
+        why = triples.disagreement(triple)
+    except matcher.TooManyError:
+        reject()
+    except conformance.NotYet:
+        reject()
+    assert why is None, why
+
+
+@pytest.mark.slow
+def test_engine_and_matcher_agree_on_a_thousand_more(capsys):
+    assert triples.main(1000, seed=10_000) == 0, capsys.readouterr().out
+
+
+def test_matches_of_the_same_events_tie_towards_earlier_steps():
+    def element(name, contiguity):
+        once = dict.fromkeys(["until", "window_ms"])
+        once |= {"min": 1, "max": 1, "optional": True, "greedy": False}
+        once["inner"] = "skip_till_next"
+        element = {"name": name, "contiguity": contiguity, "where": None}
+        return element | {"quantifier": once}
+
+    pattern = {
+        "elements": [element("p0", None), element("p1", "next"), element("p2", "next")],
+        "within_ms": None,
+        "within_kind": None,
+        "after_match_skip": {"kind": "to_next", "target": None},
+    }
+    case = {"pattern": pattern, "events": [{"ts": 0}], "end_time": None}
+    assert conformance.run(case) == [[["p0", [0]]]]
+    assert matcher.match(case, departures=True).matches == [[["p0", [0]]]]

@@ -590,7 +590,10 @@ def complete(h, k, i, node, start, end, order):
 
 @inner
 def before_in_release(h, p, q):
-    """Whether ``p`` goes before ``q``: earliest start, longest, lowest order."""
+    """Whether ``p`` goes before ``q``: earliest start, longest, lowest order.
+
+    Of matches of the same events the one whose steps come first in the pattern.
+    """
     partials = partials_of(h)
     nodes = nodes_of(h)
     if partials[p, P_ORDER] != partials[q, P_ORDER]:
@@ -599,10 +602,12 @@ def before_in_release(h, p, q):
     if nodes[a, LENGTH] != nodes[b, LENGTH]:
         return nodes[a, LENGTH] > nodes[b, LENGTH]
     # Of equal length: compare the chains, the earliest difference decides.
-    lower = False
+    lower = differ = False
     while a >= 0 and a != b:
         if nodes[a, ORDER] != nodes[b, ORDER]:
-            lower = nodes[a, ORDER] < nodes[b, ORDER]
+            lower, differ = nodes[a, ORDER] < nodes[b, ORDER], True
+        elif not differ and nodes[a, VARIABLE] != nodes[b, VARIABLE]:
+            lower = nodes[a, VARIABLE] < nodes[b, VARIABLE]
         a, b = nodes[a, PREV], nodes[b, PREV]
     return lower
 
