@@ -7,10 +7,21 @@ are codes, absent is NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from cep.engine.kernels.rows import (
+    ENTRY_MS,
+    ENTRY_SEQ,
+    ID_HI,
+    ID_LO,
+    ROWS,
+    STREAM,
+    TIME,
+    TYPE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,53 +31,82 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Batch:
-    """Events as columns; all one-dimensional arrays have shape ``(n,)``.
+    """Events as columns, n of them.
 
-    ``time`` is event time in ns; ``stream`` the number of the input stream in
-    the pipeline's order; ``entry_ms`` and ``entry_seq`` the entry id; ``type``
-    the engine's type code, -1 for a type that no rule names; ``id_hi`` and
-    ``id_lo`` the bits of the event id; ``cols`` the engine's columns, shape
-    ``(columns, n)``, inputs filled and the rest NaN.
+    Attributes
+    ----------
+    ints
+        ``(ROWS, n)``: event time in ns; the number of the input stream in the
+        pipeline's order; the entry id; the engine's type code, -1 for a type
+        that no rule names; the bits of the event id. One table, so that a kernel
+        gets it as one.
+    cols
+        ``(columns, n)``: the engine's columns, inputs filled and the rest NaN.
     """
 
-    time: NDArray[np.int64]
-    stream: NDArray[np.int64]
-    entry_ms: NDArray[np.int64]
-    entry_seq: NDArray[np.int64]
-    type: NDArray[np.int64]
-    id_hi: NDArray[np.int64]
-    id_lo: NDArray[np.int64]
+    ints: NDArray[np.int64]
     cols: NDArray[np.float64]
 
     def __len__(self) -> int:
-        return len(self.time)
+        return self.ints.shape[1]
+
+    @property
+    def time(self) -> NDArray[np.int64]:
+        """Event times in ns."""
+        return self.ints[TIME]
+
+    @property
+    def stream(self) -> NDArray[np.int64]:
+        """Numbers of the input streams."""
+        return self.ints[STREAM]
+
+    @property
+    def entry_ms(self) -> NDArray[np.int64]:
+        """The first parts of the entry ids."""
+        return self.ints[ENTRY_MS]
+
+    @property
+    def entry_seq(self) -> NDArray[np.int64]:
+        """The second parts of the entry ids."""
+        return self.ints[ENTRY_SEQ]
+
+    @property
+    def type(self) -> NDArray[np.int64]:
+        """Type codes."""
+        return self.ints[TYPE]
+
+    @property
+    def id_hi(self) -> NDArray[np.int64]:
+        """The high halves of the event ids."""
+        return self.ints[ID_HI]
+
+    @property
+    def id_lo(self) -> NDArray[np.int64]:
+        """The low halves of the event ids."""
+        return self.ints[ID_LO]
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Batch:
         """Return the rows at ``which``."""
-        return Batch(
-            self.time[which],
-            self.stream[which],
-            self.entry_ms[which],
-            self.entry_seq[which],
-            self.type[which],
-            self.id_hi[which],
-            self.id_lo[which],
-            np.ascontiguousarray(self.cols[:, which]),
-        )
+        if isinstance(which, slice):
+            return Batch(
+                np.ascontiguousarray(self.ints[:, which]),
+                np.ascontiguousarray(self.cols[:, which]),
+            )
+        if which.dtype == np.bool_:
+            which = np.flatnonzero(which)
+        return Batch(self.ints.take(which, axis=1), self.cols.take(which, axis=1))
 
     @staticmethod
     def concat(parts: Sequence[Batch]) -> Batch:
         """Return the parts one after the other; at least one."""
         if len(parts) == 1:
             return parts[0]
-        flat = [f.name for f in fields(Batch) if f.name != "cols"]
-        joined: dict[str, Any] = {
-            name: np.concatenate([getattr(p, name) for p in parts]) for name in flat
-        }
-        return Batch(**joined, cols=np.concatenate([p.cols for p in parts], axis=1))
+        return Batch(
+            np.concatenate([part.ints for part in parts], axis=1),
+            np.concatenate([part.cols for part in parts], axis=1),
+        )
 
     @staticmethod
     def empty(columns: int) -> Batch:
         """Return no rows of ``columns`` columns."""
-        none = np.zeros(0, np.int64)
-        return Batch(none, none, none, none, none, none, none, np.zeros((columns, 0)))
+        return Batch(np.zeros((ROWS, 0), np.int64), np.zeros((columns, 0)))

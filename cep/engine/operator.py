@@ -19,7 +19,7 @@ import numpy as np
 
 from cep.engine.batch import Batch
 from cep.engine.derive import DerivedEvent, leaf_value
-from cep.engine.kernels import vm
+from cep.engine.kernels import rows, vm
 from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
 from cep.engine.running_rule import RuleCounts, RunningRule
@@ -106,19 +106,17 @@ class Operator:
         cols = np.full((plan.column_count, n), np.nan)
         code_of = {name: code for code, name in enumerate(plan.types)}
         codes = np.array([code_of.get(t, -1) for t in columns.types] or [-1], np.int64)
-        types = codes[columns.type_code] if n else np.zeros(0, np.int64)
+        ints = np.empty((rows.ROWS, n), np.int64)
+        np.multiply(columns.time_ms, NS_PER_MS, out=ints[rows.TIME])
+        ints[rows.STREAM] = stream
+        ints[rows.ENTRY_MS], ints[rows.ENTRY_SEQ] = columns.entry_ms, columns.entry_seq
+        ints[rows.ID_HI] = columns.id_hi.view(np.int64)
+        ints[rows.ID_LO] = columns.id_lo.view(np.int64)
+        types = ints[rows.TYPE]
+        types[:] = codes[columns.type_code]
         for number, column in plan.inputs.items():
             self._load(cols[number], column.name, column.kind, columns, types)
-        return Batch(
-            columns.time_ms * NS_PER_MS,
-            np.full(n, stream, np.int64),
-            columns.entry_ms,
-            columns.entry_seq,
-            types,
-            columns.id_hi.view(np.int64),
-            columns.id_lo.view(np.int64),
-            cols,
-        )
+        return Batch(ints, cols)
 
     def _load(
         self,
@@ -395,22 +393,21 @@ def _copy(
     is_text = column.texts is not None
     if is_text != (kind == "str"):
         return
-    valid = np.ones(len(out), bool) if column.valid is None else column.valid
+    valid: Any = True if column.valid is None else column.valid
     if is_text:
-        texts = column.texts or []
-        if not texts:
+        texts, values = column.texts or [], column.values
+        if not texts or not len(values):
             return
         if absent in texts:
-            valid = valid & (column.values != texts.index(absent))
-        values = column.values[valid]
+            valid = valid & (values != texts.index(absent))
         if len(texts) > 2 * len(values):  # a small slice of a large frame
             used, values = np.unique(values, return_inverse=True)
             texts = [texts[code] for code in used.tolist()]
-        out[valid] = codes_of(texts)[values]
-    elif valid.all():
+        np.copyto(out, codes_of(texts)[values], where=valid)
+    elif column.valid is None:
         out[:] = column.values
     else:
-        out[valid] = column.values[valid]
+        np.copyto(out, column.values, where=valid)
 
 
 __all__ = ["Batch", "DerivedEvent", "Matches", "Operator", "Outputs", "RuleCounts"]

@@ -23,7 +23,8 @@ def rows(stream, *arrivals):
     ms, seq, time = (np.array(part, np.int64) for part in zip(*arrivals, strict=True))
     none = np.zeros(len(ms), np.int64)
     number = np.full(len(ms), stream)
-    return Batch(time * MS, number, ms, seq, none, none, none, np.zeros((1, len(ms))))
+    ints = np.array([time * MS, number, ms, seq, none, none, none])
+    return Batch(ints, np.zeros((1, len(ms))))
 
 
 def ids_of(batch):
