@@ -48,42 +48,49 @@ class Batch:
     cols: NDArray[np.float64]
 
     def __len__(self) -> int:
-        return self.ints.shape[1]
+        return int(self.ints.shape[1])
 
     @property
     def time(self) -> NDArray[np.int64]:
         """Event times in ns."""
-        return self.ints[TIME]
+        row: NDArray[np.int64] = self.ints[TIME]
+        return row
 
     @property
     def stream(self) -> NDArray[np.int64]:
         """Numbers of the input streams."""
-        return self.ints[STREAM]
+        row: NDArray[np.int64] = self.ints[STREAM]
+        return row
 
     @property
     def entry_ms(self) -> NDArray[np.int64]:
         """The first parts of the entry ids."""
-        return self.ints[ENTRY_MS]
+        row: NDArray[np.int64] = self.ints[ENTRY_MS]
+        return row
 
     @property
     def entry_seq(self) -> NDArray[np.int64]:
         """The second parts of the entry ids."""
-        return self.ints[ENTRY_SEQ]
+        row: NDArray[np.int64] = self.ints[ENTRY_SEQ]
+        return row
 
     @property
     def type(self) -> NDArray[np.int64]:
         """Type codes."""
-        return self.ints[TYPE]
+        row: NDArray[np.int64] = self.ints[TYPE]
+        return row
 
     @property
     def id_hi(self) -> NDArray[np.int64]:
         """The high halves of the event ids."""
-        return self.ints[ID_HI]
+        row: NDArray[np.int64] = self.ints[ID_HI]
+        return row
 
     @property
     def id_lo(self) -> NDArray[np.int64]:
         """The low halves of the event ids."""
-        return self.ints[ID_LO]
+        row: NDArray[np.int64] = self.ints[ID_LO]
+        return row
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Batch:
         """Return the rows at ``which``."""
