@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Interner:
-    """Texts and their codes, with tables of string tests over them.
+    """Texts and their codes, with tables of functions of them.
 
     >>> strings = Interner()
     >>> strings.code("BTCUSDT"), strings.code("ETHUSDT"), strings.code("BTCUSDT")
@@ -29,8 +29,8 @@ class Interner:
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
         self.texts: list[str] = []
-        self._tests: list[Callable[[str], bool]] = []
-        self._tables = np.zeros((1, 64), np.uint8)
+        self._functions: list[Callable[[str], float]] = []
+        self._tables = np.zeros((1, 64))
         self._filled = 0
 
     def __len__(self) -> int:
@@ -52,27 +52,27 @@ class Interner:
         """Return the codes of several texts."""
         return np.fromiter(map(self.code, texts), np.int64, len(texts))
 
-    def add_test(self, test: Callable[[str], bool]) -> int:
-        """Register a string test; returns the row of its table."""
-        self._tests.append(test)
+    def add_table(self, function: Callable[[str], float]) -> int:
+        """Register a function of texts; returns the row of its table."""
+        self._functions.append(function)
         self._filled = 0
-        return len(self._tests) - 1
+        return len(self._functions) - 1
 
-    def tables(self) -> NDArray[np.uint8]:
-        """Return the tests' results, shape (tests, at least codes), 1 for true.
+    def tables(self) -> NDArray[np.float64]:
+        """Return the functions' values, shape (functions, at least codes).
 
-        Each text is tested once, when it first appears.
+        Each function sees each text once, when it first appears.
         """
         n = len(self.texts)
-        if not self._tests or self._filled == n:
+        if not self._functions or self._filled == n:
             return self._tables
         rows, width = self._tables.shape
-        if rows < len(self._tests) or width < n:
-            grown = np.zeros((len(self._tests), max(64, 2 * n)), np.uint8)
-            grown[:rows, :width] = self._tables[: len(self._tests)]
+        if rows < len(self._functions) or width < n:
+            grown = np.zeros((len(self._functions), max(64, 2 * n)))
+            grown[:rows, :width] = self._tables[: len(self._functions)]
             self._tables = grown
-        for row, test in enumerate(self._tests):
+        for row, function in enumerate(self._functions):
             for code in range(self._filled, n):
-                self._tables[row, code] = test(self.texts[code])
+                self._tables[row, code] = function(self.texts[code])
         self._filled = n
         return self._tables

@@ -19,9 +19,10 @@ import numpy as np
 
 from cep.engine.batch import Batch
 from cep.engine.derive import DerivedEvent, leaf_value
-from cep.engine.kernels import rows, vm
+from cep.engine.kernels import rows
 from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
+from cep.engine.predicates import Columns, Predicates
 from cep.engine.running_rule import RuleCounts, RunningRule
 from cep.engine.running_slots import RunningSlots
 from cep.engine.running_windows import RunningWindows
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cep.engine.plan import ComputedColumn
+    from cep.engine.plan import PythonColumn
     from cep.events.columns import Column, EventColumns
     from cep.rules.expressions import Python
     from cep.rules.rule import Rule
@@ -79,6 +80,10 @@ class Operator:
         programs = self.plan.programs
         self._code, self._slices = programs.code, programs.slices
         self._consts = programs.consts
+        self._columns = Columns(programs, self.plan.filled)
+        self._predicates = Predicates(
+            programs, [compiled.conditions for compiled in self.plan.compiled]
+        )
         self._windows: list[RunningWindows | RunningSlots] = [
             *(RunningWindows(group, self) for group in self.plan.windows),
             *(RunningSlots(group, self) for group in self.plan.slots),
@@ -193,12 +198,14 @@ class Operator:
 
     def _take_in(self, batch: Batch) -> None:
         keys = [space.numbers(batch.cols) for space in self.plan.keyspaces]
-        for computed in self.plan.computed:
-            self._compute(computed, batch)
+        for call in self.plan.calls:
+            self._call(call, batch)
+        self._columns.fill(batch)
         for window in self._windows:
             window.feed(batch, keys[window.group.keyspace])
-        for rule in self._rules:
-            rule.feed(batch, keys[rule.compiled.keyspace], self._order)
+        bits = self._predicates.evaluate(batch)
+        for rule, word in zip(self._rules, bits, strict=True):
+            rule.feed(batch, keys[rule.compiled.keyspace], word, self._order)
         self._order += len(batch)
 
     def _check_order(self, times: NDArray[np.int64]) -> None:
@@ -224,33 +231,8 @@ class Operator:
         """Return how many events the engine saw before a batch that it takes in."""
         return self._order - len(batch)
 
-    def run_program(
-        self, program: int, batch: Batch, rows: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Run a program of the event alone over some rows."""
-        out = np.empty(rows.size)
-        begin, end = self._slices[program]
-        vm.run_rows(
-            self._code,
-            begin,
-            end,
-            self._consts,
-            self.plan.strings.tables(),
-            batch.cols,
-            rows,
-            out,
-        )
-        return out
-
-    def _compute(self, computed: ComputedColumn, batch: Batch) -> None:
-        types = [self.plan.types.index(t) for t in computed.types]
-        rows = self.rows_of(batch, types)
-        if computed.program is not None:
-            batch.cols[computed.column, rows] = self.run_program(
-                computed.program, batch, rows
-            )
-            return
-        assert computed.python is not None
+    def _call(self, computed: PythonColumn, batch: Batch) -> None:
+        rows = self.rows_of(batch, [self.plan.types.index(t) for t in computed.types])
         texts = self.plan.strings.texts
         for i in rows.tolist():
             args = [
@@ -258,14 +240,14 @@ class Operator:
                 for c, kind in zip(computed.reads, computed.kinds, strict=True)
             ]
             try:
-                result = computed.python.function(*args)
+                result = computed.call.function(*args)
             except Exception as error:
                 raise RuleError(
-                    str(computed.python),
+                    str(computed.call),
                     f"raised {type(error).__name__}: {error}, given {args!r:.200}",
                     "mend the function; the event waits for it",
                 ) from error
-            batch.cols[computed.column, i] = _number(result, computed.python)
+            batch.cols[computed.column, i] = _number(result, computed.call)
 
     # State -------------------------------------------------------------------
 

@@ -60,16 +60,15 @@ class InputColumn:
     kind: str  # "float" (all numbers and truth values), "str"
 
 
-@dataclass(slots=True)
-class ComputedColumn:
-    """A batch column computed before the rules run: a program or a Python call."""
+@dataclass(frozen=True, slots=True)
+class PythonColumn:
+    """A batch column that a Python function fills before all else."""
 
     column: int
     types: tuple[str, ...]
-    program: int | None = None
-    python: Python | None = None
-    reads: tuple[int, ...] = ()
-    kinds: tuple[str, ...] = ()  # of what is read
+    call: Python
+    reads: tuple[int, ...]
+    kinds: tuple[str, ...]  # of what is read
 
 
 @dataclass(slots=True)
@@ -77,7 +76,7 @@ class WindowGroup:
     """Windows with one source, key and length: they share their rows."""
 
     types: tuple[str, ...]
-    where: int | None  # program that says which events enter
+    where: int | None  # batch column that says which events enter
     keyspace: int
     length_ns: int
     id: str
@@ -198,6 +197,9 @@ class Plan:
         Event types that any rule names; an event's code is its index here.
     inputs
         Batch columns loaded from events, by column number.
+    calls, filled
+        Batch columns computed before the windows: by Python functions of
+        inputs, and by programs of inputs and those.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -215,7 +217,8 @@ class Plan:
         self.programs = Programs(self.strings)
         self.types: list[str] = sorted({t for rule in rules for t in rule.types})
         self.inputs: dict[int, InputColumn] = {}
-        self.computed: list[ComputedColumn] = []
+        self.calls: list[PythonColumn] = []
+        self.filled: list[tuple[int, int]] = []  # programs and their columns
         self.windows: list[WindowGroup] = []
         self.slots: list[SlotGroup] = []
         self.keyspaces: list[KeySpace] = []
@@ -262,8 +265,7 @@ class Plan:
         key: Key = ("program", scope.types, expr.key)
         if key not in self._columns:
             program = self.programs.add(expr, scope)
-            column = self._new_column(key)
-            self.computed.append(ComputedColumn(column, scope.types, program))
+            self.filled.append((program, self._new_column(key)))
         return self._columns[key]
 
     def python_column(self, expr: Python, scope: _EventScope) -> int:
@@ -273,9 +275,7 @@ class Plan:
             reads = tuple(scope.column(read) for read in expr.reads)
             column = self._new_column(key)
             kinds = tuple(field_kind(x.name, scope.types, "py") for x in expr.reads)
-            self.computed.append(
-                ComputedColumn(column, scope.types, None, expr, reads, kinds)
-            )
+            self.calls.append(PythonColumn(column, scope.types, expr, reads, kinds))
         return self._columns[key]
 
     def keyspace(self, fields: tuple[str, ...], types: Sequence[str]) -> int:
@@ -330,13 +330,15 @@ class Plan:
         identity: Key = (scope.types, by, window.span.key, where)
         group = self._groups.get(identity)
         if group is None:
-            program = (
-                None if window.where is None else self.programs.add(window.where, scope)
+            enters = (
+                None
+                if window.where is None
+                else self._program_column(window.where, scope)
             )
             digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
             group = WindowGroup(
                 scope.types,
-                program,
+                enters,
                 self.keyspace(by, scope.types),
                 window.span.length,
                 digest,

@@ -9,11 +9,11 @@ how the engine learns what to load.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from cep.engine.kernels import vm
+from cep.engine.kernels import blocks, vm
 from cep.errors import RuleError
 from cep.rules.expressions import (
     Binary,
@@ -35,7 +35,7 @@ from cep.rules.expressions import (
 from cep.rules.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,6 +75,23 @@ _BOUND = {
 Row = tuple[int, int, int]  # op, a, b; jumps are relative to the program's begin
 
 
+class BlockCode(NamedTuple):
+    """Programs to run over whole batches; shared by no two threads."""
+
+    code: NDArray[np.int32]
+    consts: NDArray[np.float64]
+    stack: NDArray[np.float64]
+
+    def run(
+        self,
+        tables: NDArray[np.float64],
+        cols: NDArray[np.float64],
+        bits: NDArray[np.int64],
+    ) -> None:
+        """Run over all rows of a batch; see `kernels.blocks.run_blocks`."""
+        blocks.run_blocks(self.code, self.consts, tables, cols, bits, self.stack)
+
+
 class Scope(Protocol):
     """Where the values of a program are."""
 
@@ -100,14 +117,16 @@ class Scope(Protocol):
 
 
 class Programs:
-    """All programs of an engine in one table, equal constants shared."""
+    """All programs of an engine in one table, equal ones and equal constants once."""
 
     def __init__(self, strings: Interner) -> None:
         self.strings = strings
-        self._code: list[tuple[int, int, int]] = []
+        self._code: list[Row] = []
         self._slices: list[tuple[int, int]] = []
+        self._numbers: dict[tuple[Row, ...], int] = {}
         self._consts: list[float] = []
-        self._tests: dict[tuple[str, str], int] = {}
+        self._lists: dict[tuple[str, ...], int] = {}
+        self._tables: dict[tuple[str, str], int] = {}
 
     def add(self, expr: Expr, scope: Scope) -> int:
         """Compile an expression; returns the program's number."""
@@ -122,10 +141,22 @@ class Programs:
                 f"the expression nests {deepest} deep, at most {vm.STACK} is possible",
                 "group it from the left, or split it over several rules",
             )
-        begin = len(self._code)
-        self._code += code
-        self._slices.append((begin, len(self._code)))
-        return len(self._slices) - 1
+        number = self._numbers.setdefault(tuple(code), len(self._slices))
+        if number == len(self._slices):
+            begin = len(self._code)
+            self._code += code
+            self._slices.append((begin, len(self._code)))
+        return number
+
+    def block_code(self, parts: Sequence[tuple[int, Sequence[Row]]]) -> BlockCode:
+        """Join programs for `kernels.blocks`, each with what becomes of its value."""
+        code: list[Row] = []
+        for number, uses in parts:
+            program = self._code[slice(*self._slices[number])]
+            code += [row for row in program if row[0] not in _JUMPS]
+            code += [*uses, (vm.POP, 0, 0)]
+        stack = np.empty((max(1, _depth(code)), blocks.BLOCK))
+        return BlockCode(np.array(code, np.int32).reshape(-1, 3), self.consts, stack)
 
     @property
     def code(self) -> NDArray[np.int32]:
@@ -142,9 +173,17 @@ class Programs:
         """The constants."""
         return np.array(self._consts or [0.0], np.float64)
 
-    def _const(self, value: Scalar) -> int:
-        self._consts.append(self._number(value))
-        return len(self._consts) - 1
+    def _listed(self, numbers: Iterable[float]) -> tuple[int, int]:
+        """Return where these constants begin, and how many they are."""
+        values = list(numbers)
+        # By their names: of equal numbers, 0.0 and -0.0 are two.
+        begin = self._lists.setdefault(tuple(map(repr, values)), len(self._consts))
+        if begin == len(self._consts):
+            self._consts += values
+        return begin, len(values)
+
+    def _const(self, value: Scalar) -> Row:
+        return (vm.CONST, self._listed([self._number(value)])[0], 0)
 
     def _number(self, value: Scalar) -> float:
         if isinstance(value, str):
@@ -154,7 +193,7 @@ class Programs:
 
     def _emit(self, expr: Expr, scope: Scope, code: list[Row]) -> None:
         if isinstance(expr, Const):
-            code.append((vm.CONST, self._const(expr.value), 0))
+            code.append(self._const(expr.value))
         elif isinstance(expr, (Field, Window, Python)):
             code.append((vm.COL, scope.column(expr), 0))
         elif isinstance(expr, Scoped):
@@ -162,14 +201,12 @@ class Programs:
         elif isinstance(expr, TypeIs):
             code.append((vm.COL, scope.column(expr), 0))
             codes = scope.type_codes(expr.types)
-            begin = len(self._consts)
-            self._consts.extend(map(float, codes))
-            code.append((vm.IN, begin, len(codes)))
+            code.append((vm.IN, *self._listed(map(float, codes))))
         elif isinstance(expr, SincePrevious):
             code.append((vm.COL, scope.column(expr), 0))
             code.append((vm.BOUND_TIME, 0, 0))
             code.append((vm.SUB, 0, 0))
-            code.append((vm.CONST, self._const(expr.length_ns / 1_000_000), 0))
+            code.append(self._const(expr.length_ns / 1_000_000))
             code.append((vm.LT, 0, 0))
         elif isinstance(expr, BoundField):
             op = vm.BOUND_FIRST if expr.which == "first" else vm.BOUND_LAST
@@ -193,7 +230,7 @@ class Programs:
             at = len(code)
             code.append((jump, 0, 0))
             self._emit(expr.right, scope, code)
-            code.append((vm.TRUTH, 0, 0))
+            code.append((vm.AND if expr.op == "and" else vm.OR, 0, 0))
             code[at] = (jump, len(code), 0)
         elif isinstance(expr, Not):
             self._emit(expr.operand, scope, code)
@@ -207,29 +244,28 @@ class Programs:
             code.append((vm.IS_NULL, 0, 0))
         elif isinstance(expr, IsIn):
             self._emit(expr.operand, scope, code)
-            begin = len(self._consts)
-            self._consts.extend(map(self._number, expr.values))
-            code.append((vm.IN, begin, len(expr.values)))
+            code.append((vm.IN, *self._listed(map(self._number, expr.values))))
         else:
             assert isinstance(expr, StringTest)
             self._emit(expr.operand, scope, code)
             code.append((vm.TABLE, self._table(expr.test, expr.text), 0))
 
     def _table(self, test: str, text: str) -> int:
-        row = self._tests.get((test, text))
+        row = self._tables.get((test, text))
         if row is None:
-            row = self._tests[test, text] = self.strings.add_test(_tester(test, text))
+            row = self.strings.add_table(_tester(test, text))
+            self._tables[test, text] = row
         return row
 
 
+_JUMPS = (vm.JUMP_IF_FALSE, vm.JUMP_IF_TRUE)
 _PUSHES = {vm.CONST, vm.COL, vm.BOUND_COUNT, vm.BOUND_LAST, vm.BOUND_FIRST}
-_PUSHES.add(vm.BOUND_TIME)
-_PUSHES |= set(_BOUND.values())
-_POPS = {*_BINARY.values(), vm.MIN2, vm.MAX2, vm.JUMP_IF_FALSE, vm.JUMP_IF_TRUE}
+_PUSHES |= {vm.BOUND_TIME, *_BOUND.values()}
+_POPS = {*_BINARY.values(), vm.MIN2, vm.MAX2, vm.AND, vm.OR, vm.POP}
 
 
-def _depth(code: list[Row]) -> int:
-    """Return the deepest the stack gets; a jump leaves it as falling through does."""
+def _depth(code: Iterable[Row]) -> int:
+    """Return the deepest the stack gets in a block, where nothing jumps."""
     depth = deepest = 0
     for op, _, _ in code:
         depth += (op in _PUSHES) - (op in _POPS)

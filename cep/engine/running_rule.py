@@ -54,7 +54,6 @@ class RunningRule:
             "str" if kind in ("str", "json") else "float"
             for kind in compiled.leaf_kinds
         ]
-        self.conditions = np.array(compiled.conditions, np.int32)
         self.program = nfa.Program(
             operator._code,
             operator._slices,
@@ -160,11 +159,20 @@ class RunningRule:
             rows = doubled(len(arena.out), 2 * need + held)
             self._replace(out=grown(arena.out, rows), outv=grown(arena.outv, rows))
 
-    def feed(self, batch: Batch, key: NDArray[np.int64], first: int) -> None:
-        """Take in a batch; ``first`` is its first row's place among all events."""
+    def feed(
+        self,
+        batch: Batch,
+        key: NDArray[np.int64],
+        bits: NDArray[np.int64],
+        first: int,
+    ) -> None:
+        """Take in a batch.
+
+        ``bits`` says which conditions each row satisfies (`Predicates`),
+        ``first`` is the first row's place among all events.
+        """
         self.ensure_keys()
         self._refresh_tables()
-        bits = self._bits(batch)
         at = 0
         while True:
             at = nfa.feed(
@@ -186,21 +194,6 @@ class RunningRule:
             if len(self.arena.nodes) < OUT_ROWS:
                 # Nodes of what is put out are held until it is copied.
                 self.ensure(0, len(self.arena.nodes))
-
-    def _bits(self, batch: Batch) -> NDArray[np.int64]:
-        bits = np.zeros(len(batch), np.int64)
-        if self.conditions.size:
-            vm.condition_bits(
-                self.program.code,
-                self.program.progs,
-                self.conditions,
-                self.program.consts,
-                self.program.tables,
-                batch.cols,
-                np.arange(len(batch)),
-                bits,
-            )
-        return bits
 
     def pass_time(self, now_ns: int) -> None:
         """Let time pass: expire partial matches, release absences."""

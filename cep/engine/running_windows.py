@@ -87,7 +87,7 @@ class RunningWindows:
         if self.group.where is None:
             enters = np.ones(rows.size, np.bool_)
         else:
-            enters = self.operator.run_program(self.group.where, batch, rows) == 1.0
+            enters = batch.cols[self.group.where, rows] == 1.0
         at = 0
         while True:
             at = windows.feed(

@@ -122,7 +122,7 @@ class Program(NamedTuple):
     code: NDArray[np.int32]  # (n, 3) expression programs
     progs: NDArray[np.int32]  # (p, 2) slices of code
     consts: NDArray[np.float64]
-    tables: NDArray[np.uint8]  # string tests
+    tables: NDArray[np.float64]  # functions of strings
     edges: NDArray[np.int64]
     states: NDArray[np.int64]
     params: NDArray[np.int64]
@@ -194,7 +194,7 @@ HANDLE_LENGTH = 33
 code_of = table(CODE, int32, 2, width=3)
 progs_of = table(PROGS, int32, 2, width=2)
 consts_of = table(CONSTS, float64)
-tables_of = table(TABLES, uint8, 2)
+tables_of = table(TABLES, float64, 2)
 stack_of = table(STACK_ROWS, float64)
 edges_of = table(EDGES, int64, 2, width=EDGE_WIDTH)
 states_of = table(STATES, int64, 2, width=STATE_WIDTH)

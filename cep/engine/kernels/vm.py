@@ -4,6 +4,12 @@ A program is a slice of rows ``(op, a, b)`` in postfix order. Values are
 doubles; absent is NaN, false and true are 0 and 1, strings are codes. The
 columns of the batch are ``cols[column, row]``. What a match has bound is a
 chain of nodes, each pointing to the one before it (see `nodes`).
+
+Arithmetic whose result is no finite number is absent. A value counts as true
+if it is neither absent nor zero, which is ``abs(x) > 0.0``.
+
+Conditions that read only the event are run for many events at a time by
+`cep.engine.kernels.blocks`, with the same results to the last bit.
 """
 
 from __future__ import annotations
@@ -12,18 +18,27 @@ import math
 
 import numpy as np
 
-from cep.engine.kernels.jit import inner, kernel
+from cep.engine.kernels.jit import inlined, inner
 
+# In the order of the conditions at the end of `run`.
 CONST, COL = 0, 1
-ADD, SUB, MUL, DIV, MOD = 2, 3, 4, 5, 6
-NEG, ABS, LOG, SQRT, MIN2, MAX2 = 7, 8, 9, 10, 11, 12
-EQ, NE, LT, LE, GT, GE = 13, 14, 15, 16, 17, 18
-NOT, IS_NULL, TRUTH = 19, 20, 21
-IN, TABLE = 22, 23
-JUMP_IF_FALSE, JUMP_IF_TRUE = 24, 25
-BOUND_COUNT, BOUND_LAST, BOUND_FIRST = 26, 27, 28
-BOUND_SUM, BOUND_AVG, BOUND_MIN, BOUND_MAX, BOUND_PRESENT = 29, 30, 31, 32, 33
-BOUND_TIME = 34
+ADD, SUB, MUL, DIV = 2, 3, 4, 5
+EQ, NE, LT, LE, GT, GE = 6, 7, 8, 9, 10, 11
+JUMP_IF_FALSE, JUMP_IF_TRUE = 12, 13
+AND, OR = 14, 15  # end what a jump began; a block has not jumped
+NOT, IS_NULL, NEG, ABS = 16, 17, 18, 19
+IN, TABLE, SELECT, COALESCE = 20, 21, 22, 23
+BOUND_LAST, BOUND_FIRST, BOUND_COUNT, BOUND_TIME = 24, 25, 26, 27
+BOUND_SUM, BOUND_AVG, BOUND_MIN, BOUND_MAX, BOUND_PRESENT = 28, 29, 30, 31, 32
+LOG, SQRT, EXP, FLOOR, CEIL, ROUND, TRUNC, SIGN = 33, 34, 35, 36, 37, 38, 39, 40
+TIME_PART = 41
+MIN2, MAX2, MOD, POW = 42, 43, 44, 45
+# Only in programs of blocks: where the value on top goes.
+STORE, BIT, POP = 46, 47, 48
+
+# What TIME_PART takes out of milliseconds since the epoch, in UTC.
+YEAR, MONTH, DAY, WEEKDAY, HOUR, MINUTE, SECOND = 0, 1, 2, 3, 4, 5, 6
+_LAST_MS = 8.64e15  # some 270,000 years from the epoch: calendars end there
 
 STACK = 64
 
@@ -42,7 +57,7 @@ LENGTH = 9  # nodes in the chain
 NODE_WIDTH = 10
 
 
-@inner
+@inlined
 def latest(nodes, node, variable):
     """Return the last node that ``variable`` bound in the chain, or -1."""
     while node >= 0 and nodes[node, VARIABLE] != variable:
@@ -81,81 +96,181 @@ def bound_aggregate(op, nodes, vals, node, variable, capture):
     return low if op == BOUND_MIN else high
 
 
+@inlined
+def finite(x):
+    """Return ``x``, absent where it is no finite number."""
+    return x if abs(x) < math.inf else math.nan
+
+
+@inlined
+def divide(x, y):
+    """Return ``x / y``; by zero, absent."""
+    return finite(x / y) if y != 0.0 else math.nan
+
+
+@inlined
+def listed(x, consts, a, b):
+    """Whether ``x`` is one of the ``b`` constants from ``a``."""
+    found = 0.0
+    for j in range(a, a + b):
+        if x == consts[j]:
+            found = 1.0
+    return found
+
+
+@inlined
+def looked_up(x, tables, a, b):
+    """Return what table ``a`` says of the string with code ``x``.
+
+    Of none, ``b`` decides: absent if 1, false if 0.
+    """
+    if 0.0 <= x < tables.shape[1]:
+        return tables[a, np.int64(x)]
+    return math.nan if b else 0.0
+
+
 @inner
+def time_part(ms, part):
+    """Take a part of the calendar out of milliseconds since the epoch, UTC.
+
+    Source of the date: H. Hinnant, "chrono-compatible low-level date
+    algorithms", civil_from_days: years begin in March and are counted in eras
+    of 400, which have 146,097 days.
+    """
+    if not abs(ms) <= _LAST_MS:
+        return math.nan
+    days = np.floor(ms / 86_400_000.0)
+    rest = ms - days * 86_400_000.0
+    if part == HOUR:
+        return np.floor(rest / 3_600_000.0)
+    if part == MINUTE:
+        return np.fmod(np.floor(rest / 60_000.0), 60.0)
+    if part == SECOND:
+        return np.fmod(np.floor(rest / 1_000.0), 60.0)
+    day = np.int64(days)
+    if part == WEEKDAY:
+        return float((day + 3) % 7 + 1)
+    day += 719_468
+    of_era = day % 146_097
+    year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * of_year + 2) // 153
+    if part == DAY:
+        return float(of_year - (153 * month + 2) // 5 + 1)
+    month = month + 3 if month < 10 else month - 9
+    if part == MONTH:
+        return float(month)
+    return float(year + day // 146_097 * 400 + (month <= 2))
+
+
+@inner
+def unary(op, x, a):
+    """Return what the less common operations make of one number."""
+    if op == LOG:
+        return math.log(x) if x > 0.0 else math.nan
+    if op == SQRT:
+        return math.sqrt(x)
+    if op == EXP:
+        return finite(math.exp(x))
+    if op == FLOOR:
+        return np.floor(x)
+    if op == CEIL:
+        return np.ceil(x)
+    if op == ROUND:
+        return np.rint(x)
+    if op == TRUNC:
+        return np.trunc(x)
+    if op == SIGN:
+        return 1.0 if x > 0.0 else -1.0 if x < 0.0 else x
+    return time_part(x, a)
+
+
+@inner
+def binary(op, x, y):
+    """Return what the less common operations make of two numbers."""
+    if x != x or y != y:
+        return math.nan
+    if op == MIN2:
+        return y if y < x else x
+    if op == MAX2:
+        return y if y > x else x
+    if op == MOD:
+        return np.fmod(x, y) if y != 0.0 else math.nan
+    return finite(math.pow(x, y))
+
+
+@inlined
 def run(code, lo, hi, consts, tables, cols, row, nodes, vals, node, stack):
     """Run program rows ``lo`` to ``hi`` and return the value on top."""
-    top = -1
+    # One flat chain of equality tests, which becomes a table of jumps.
+    top = np.int64(-1)
     pc = lo
     while pc < hi:
         op = code[pc, 0]
         a = np.int64(code[pc, 1])
+        b = np.int64(code[pc, 2])
         pc += 1
-        if op == CONST:
-            top += 1
-            stack[top] = consts[a]
-        elif op == COL:
+        if op == COL:
             top += 1
             stack[top] = cols[a, row]
-        elif op <= MOD:
-            y = stack[top]
+        elif op == CONST:
+            top += 1
+            stack[top] = consts[a]
+        elif op == ADD:
             top -= 1
-            x = stack[top]
-            if op == ADD:
-                x = x + y
-            elif op == SUB:
-                x = x - y
-            elif op == MUL:
-                x = x * y
-            elif y == 0.0:
-                x = math.nan
-            elif op == DIV:
-                x = x / y
-            else:
-                x = np.fmod(x, y)
-            stack[top] = x
-        elif EQ <= op <= GE:
-            y = stack[top]
+            stack[top] = finite(stack[top] + stack[top + 1])
+        elif op == SUB:
             top -= 1
-            x = stack[top]
-            if op == EQ:
-                t = x == y
-            elif op == NE:
-                t = x < y or x > y
-            elif op == LT:
-                t = x < y
-            elif op == LE:
-                t = x <= y
-            elif op == GT:
-                t = x > y
-            else:
-                t = x >= y
-            stack[top] = 1.0 if t else 0.0
+            stack[top] = finite(stack[top] - stack[top + 1])
+        elif op == MUL:
+            top -= 1
+            stack[top] = finite(stack[top] * stack[top + 1])
+        elif op == DIV:
+            top -= 1
+            stack[top] = divide(stack[top], stack[top + 1])
+        elif op == EQ:
+            top -= 1
+            stack[top] = 1.0 if stack[top] == stack[top + 1] else 0.0
+        elif op == NE:
+            top -= 1
+            x, y = stack[top], stack[top + 1]
+            stack[top] = 1.0 if x < y or x > y else 0.0
+        elif op == LT:
+            top -= 1
+            stack[top] = 1.0 if stack[top] < stack[top + 1] else 0.0
+        elif op == LE:
+            top -= 1
+            stack[top] = 1.0 if stack[top] <= stack[top + 1] else 0.0
+        elif op == GT:
+            top -= 1
+            stack[top] = 1.0 if stack[top] > stack[top + 1] else 0.0
+        elif op == GE:
+            top -= 1
+            stack[top] = 1.0 if stack[top] >= stack[top + 1] else 0.0
         elif op == JUMP_IF_FALSE:
-            x = stack[top]
-            if x == x and x != 0.0:
+            if abs(stack[top]) > 0.0:
                 top -= 1
             else:
                 stack[top] = 0.0
                 pc = lo + a
         elif op == JUMP_IF_TRUE:
-            x = stack[top]
-            if x == x and x != 0.0:
+            if abs(stack[top]) > 0.0:
                 stack[top] = 1.0
                 pc = lo + a
             else:
                 top -= 1
-        elif op == TRUTH:
-            x = stack[top]
-            stack[top] = 1.0 if x == x and x != 0.0 else 0.0
+        elif op in (AND, OR):
+            stack[top] = 1.0 if abs(stack[top]) > 0.0 else 0.0
         elif op == NOT:
-            x = stack[top]
-            stack[top] = 0.0 if x == x and x != 0.0 else 1.0
-        elif op in (BOUND_LAST, BOUND_FIRST):
+            stack[top] = 0.0 if abs(stack[top]) > 0.0 else 1.0
+        elif op == BOUND_LAST:
             found = latest(nodes, node, a)
-            if found >= 0 and op == BOUND_FIRST:
-                found = nodes[found, FIRST]
             top += 1
-            stack[top] = vals[found, code[pc - 1, 2]] if found >= 0 else math.nan
+            stack[top] = vals[found, b] if found >= 0 else math.nan
+        elif op == BOUND_FIRST:
+            found = latest(nodes, node, a)
+            top += 1
+            stack[top] = vals[nodes[found, FIRST], b] if found >= 0 else math.nan
         elif op == BOUND_COUNT:
             found = latest(nodes, node, a)
             top += 1
@@ -164,88 +279,31 @@ def run(code, lo, hi, consts, tables, cols, row, nodes, vals, node, stack):
             # Of the event bound last, in milliseconds: event times are whole ones.
             top += 1
             stack[top] = float(nodes[node, TIME] // 1_000_000)
-        elif op >= BOUND_SUM:
-            top += 1
-            stack[top] = bound_aggregate(op, nodes, vals, node, a, code[pc - 1, 2])
         elif op == NEG:
             stack[top] = -stack[top]
         elif op == ABS:
             stack[top] = abs(stack[top])
-        elif op == LOG:
-            x = stack[top]
-            stack[top] = math.log(x) if x > 0.0 else math.nan
-        elif op == SQRT:
-            x = stack[top]
-            stack[top] = math.sqrt(x) if x >= 0.0 else math.nan
-        elif op in (MIN2, MAX2):
-            y = stack[top]
-            top -= 1
-            x = stack[top]
-            if x != x or y != y:
-                stack[top] = math.nan
-            elif op == MIN2:
-                stack[top] = min(x, y)
-            else:
-                stack[top] = max(x, y)
         elif op == IS_NULL:
             x = stack[top]
             stack[top] = 1.0 if x != x else 0.0
         elif op == IN:
-            x = stack[top]
-            t = False
-            for j in range(a, a + code[pc - 1, 2]):
-                if x == consts[j]:
-                    t = True
-                    break
-            stack[top] = 1.0 if t else 0.0
+            stack[top] = listed(stack[top], consts, a, b)
         elif op == TABLE:
+            stack[top] = looked_up(stack[top], tables, a, b)
+        elif op == SELECT:
+            top -= 2
+            holds = abs(stack[top]) > 0.0
+            stack[top] = stack[top + 1] if holds else stack[top + 2]
+        elif op == COALESCE:
+            top -= 1
             x = stack[top]
-            stack[top] = float(tables[a, int(x)]) if x == x else 0.0
-    x = stack[top]
-    # An overflow is no number: absent, like a division by zero.
-    return math.nan if math.isinf(x) else x
-
-
-@kernel
-def run_rows(code, lo, hi, consts, tables, cols, rows, out):
-    """Run a program that reads only the event, once for each row in ``rows``."""
-    stack = np.empty(STACK)
-    nodes = np.empty((0, NODE_WIDTH), np.int64)
-    vals = np.empty((0, 0))
-    none = np.int64(-1)
-    for i in range(rows.size):
-        out[i] = run(
-            code, lo, hi, consts, tables, cols, rows[i], nodes, vals, none, stack
-        )
-
-
-@kernel
-def condition_bits(code, progs, bits_of, consts, tables, cols, rows, out):
-    """Evaluate conditions that read only the event: bit j of ``out[i]`` for row i.
-
-    ``progs[bits_of[j]]`` is the slice of the j-th condition's program.
-    """
-    stack = np.empty(STACK)
-    nodes = np.empty((0, NODE_WIDTH), np.int64)
-    vals = np.empty((0, 0))
-    none = np.int64(-1)
-    for i in range(rows.size):
-        bits = 0
-        for j in range(bits_of.size):
-            p = bits_of[j]
-            x = run(
-                code,
-                progs[p, 0],
-                progs[p, 1],
-                consts,
-                tables,
-                cols,
-                rows[i],
-                nodes,
-                vals,
-                none,
-                stack,
-            )
-            if x == x and x != 0.0:
-                bits |= 1 << j
-        out[i] = bits
+            stack[top] = x if x == x else stack[top + 1]
+        elif op <= BOUND_PRESENT:
+            top += 1
+            stack[top] = bound_aggregate(op, nodes, vals, node, a, b)
+        elif op <= TIME_PART:
+            stack[top] = unary(op, stack[top], a)
+        else:
+            top -= 1
+            stack[top] = binary(op, stack[top], stack[top + 1])
+    return finite(stack[top])
