@@ -14,19 +14,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import tables
 from tests.benchmarks.measure import machine
 from tests.benchmarks.questions import CONSTANTS
 from tests.benchmarks.streams import SEED, VOLATILITY, make_stream
 from tests.benchmarks.workload_costs import (
     BATCH,
-    BATCH_OF_ONE_US,
-    BATCH_SIZES,
     batch_sizes,
     workloads,
 )
 from tests.benchmarks.workloads import DEFAULT, PUBLISHED, SMALL
 
-PARTS = ("workloads", "batches", "startup")
+PARTS = ("workloads", "batches", "flatness", "worst_case", "startup", "trades")
 
 
 def options(words: list[str]) -> argparse.Namespace:
@@ -73,7 +72,7 @@ def main(words: list[str]) -> int:
         "batch": BATCH,
     }
     say = (lambda *_: None) if given.json else print
-    say(_heading(result))
+    say(tables.heading(result))
     stream = make_stream(
         given.ticks, given.ai, seed=given.seed, volatility=given.volatility
     )
@@ -82,7 +81,7 @@ def main(words: list[str]) -> int:
         known = PUBLISHED.get((given.ticks, given.ai, given.seed, given.volatility), {})
         table = result["workloads"] = workloads(stream, CONSTANTS, given.repeat, known)
         wrong += [name for name, row in table.items() if not row["exact"]]
-        say(_workload_table(table))
+        say(tables.workloads(table))
     if "batches" in given.only:
         loop_us = {name: row["loop_us"] for name, row in result["workloads"].items()}
         sizes = result["batches"] = batch_sizes(
@@ -94,17 +93,31 @@ def main(words: list[str]) -> int:
             for size, row in rows.items()
             if not row["exact"]
         ]
-        say(_batch_table(sizes))
+        say(tables.batches(sizes))
+    if "flatness" in given.only:
+        result["flatness"] = _flatness(given)
+        say(tables.flatness(result["flatness"]))
+    if "worst_case" in given.only:
+        from tests.benchmarks.worst_case import worst_case
+
+        result["worst_case"] = worst_case(300 if given.quick else 1000)
+        say(tables.worst_case(result["worst_case"]))
     if "startup" in given.only:
         from tests.benchmarks.startup import startup
 
-        row = result["startup"] = startup(given.repeat)
-        say(
-            f"\ncompiling from nothing {row['compile_s']:.1f} s of CPU (goal "
-            f"{row['compile_goal_s']:g}), start {row['start_s']:.2f} s (goal "
-            f"{row['start_goal_s']:g}); kernels compiled after the warm-up: "
-            f"{row['compiled_later']} of {row['kernels'] + row['compiled_later']}"
-        )
+        result["startup"] = startup(given.repeat)
+        say(tables.startup(result["startup"]))
+    if "trades" in given.only and given.data:
+        from tests.benchmarks.trades import trades
+
+        result["trades"] = trades(given.data, given.repeat)
+        wrong += [
+            f"{name} on {file}"
+            for file, rows in result["trades"].items()
+            for name, row in rows.items()
+            if not row["exact"]
+        ]
+        say(tables.trades(result["trades"]))
     result["wrong"] = wrong
     if given.json:
         print(json.dumps(result))
@@ -113,71 +126,21 @@ def main(words: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def _heading(result: dict[str, Any]) -> str:
-    known = result["machine"]
-    return (
-        f"{known['cpu']}, {known['cores']} cores; Python {known['python']}, numba "
-        f"{known['numba']}, numpy {known['numpy']}, polars {known['polars']}\n"
-        f"{result['ticks']:,} ticks and {result['ai']:,} AI events, seed "
-        f"{result['seed']}, volatility {result['volatility']:g}, batches of "
-        f"{result['batch']:,}; us of CPU per event, least of {result['repeat']} runs"
+def _flatness(given: argparse.Namespace) -> dict[str, Any]:
+    from tests.benchmarks.flatness import (
+        numbers_of_keys,
+        numbers_of_rules,
+        window_lengths,
     )
 
-
-_HEADS = (
-    ("matches", 9),
-    ("exact", 5),
-    ("us", 6),
-    ("ingest", 6),
-    ("events/s", 8),
-    ("goal", 6),
-    ("of it", 6),
-    ("loop", 6),
-    ("times", 6),
-)
-
-
-def _workload_table(table: dict[str, Any]) -> str:
-    heads = [*_HEADS, ("polars", 6), ("times", 6)]
-    lines = ["", "     " + " ".join(f"{head:>{width}}" for head, width in heads)]
-    for name, row in table.items():
-        line = (
-            f"{name:4} {row['answer'][0]:9,} {'yes' if row['exact'] else 'NO':>5} "
-            f"{row['us']:6.3f} {row['ingest_us']:6.3f} "
-            f"{row['events_per_second'] / 1e6:6.1f} M {row['goal_us']:6.3f} "
-            f"{row['of_goal']:6.2f} {row['loop_us']:6.3f} {row['times_loop']:6.1f} "
-        )
-        if "polars_us" in row:
-            line += f"{row['polars_us']:6.3f} {row['times_polars']:6.2f}"
-        lines.append(line)
-    for name, row in table.items():
-        if row.get("polars_differs"):
-            count = row["polars_answer"][0]
-            lines.append(f"{name}: polars {row['polars_differs']} ({count:,} matches)")
-        if not row["loop_exact"]:
-            lines.append(f"{name}: the loop by hand rounds and answers otherwise")
-    return "\n".join(lines)
-
-
-def _batch_table(table: dict[str, Any]) -> str:
-    lines = [
-        "",
-        "us per event by batch size: ours / loop given lists / loop given our columns",
-        "       " + "".join(f"{size:>21,}" for size in BATCH_SIZES),
-    ]
-    for name, rows in table.items():
-        cells = [
-            f"{row['us']:8.3f}{row['loop_us']:6.2f}{row['loop_columns_us']:7.2f}"
-            for row in rows.values()
-        ]
-        lines.append(f"{name:5}  " + "".join(cells))
-    slower = [
-        f"{name} at {size:,}"
-        for name, rows in table.items()
-        for size, row in rows.items()
-        if row["us"] > row["loop_columns_us"]
-    ]
-    lines.append(f"slower than the loop given our columns: {', '.join(slower) or '-'}")
-    worst = max(rows[1]["us"] for rows in table.values())
-    lines.append(f"a batch of one: {worst:.1f} us at most (goal {BATCH_OF_ONE_US:g})")
-    return "\n".join(lines)
+    if given.quick:
+        return {
+            "window": window_lengths(200_000, 1),
+            "rules": numbers_of_rules(50_000, 1),
+            "keys": numbers_of_keys(100_000, most=100_000),
+        }
+    return {
+        "window": window_lengths(500_000, 3),
+        "rules": numbers_of_rules(200_000, 2),
+        "keys": numbers_of_keys(1_000_000, most=1_000_000),
+    }

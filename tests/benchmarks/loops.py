@@ -74,7 +74,8 @@ def w2(kinds, seqs, symbols, times, prices, c: Constants) -> Pairs:
         if n >= least:
             mean = total / n
             distance = x - mean
-            if distance * distance > factor * (squares / n - mean * mean):
+            # Sums that go on for ever gather errors: equal prices leave a rest.
+            if distance * distance > factor * (squares / n - mean * mean) + 1e-12:
                 pairs.append((seq, seq))
     return pairs
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import fields
 
 import numpy as np
+import polars as pl
 import pytest
 
 from cep.engine.operator import Operator
@@ -12,7 +13,9 @@ from tests.benchmarks import engine, loops
 from tests.benchmarks.frames import FRAMES, frame
 from tests.benchmarks.questions import CONSTANTS, QUESTIONS, Constants, answer
 from tests.benchmarks.streams import make_stream
+from tests.benchmarks.trades import trade_stream, trades
 from tests.benchmarks.workloads import PUBLISHED, SMALL, feed, rules
+from tests.benchmarks.worst_case import POLICIES, worst_case
 
 # Fits streams of seconds: windows lose events, drops find their rebounds.
 SHORT = Constants(notional=300.0, window_ms=3_000, least=30, within_ms=4_000)
@@ -84,6 +87,37 @@ def test_all_rules_together_answer_as_each_alone():
     together = feed(Operator([*made.values()]), columns, [0])
     alone = [pair for name in QUESTIONS for pair in QUESTIONS[name](stream, SHORT)]
     assert sorted(together) == sorted(alone)
+
+
+def test_days_of_trades_are_read_in_order_and_asked_the_same(tmp_path):
+    rng = np.random.default_rng(6)
+    n = 3_000
+    prices = 20 + np.round(rng.normal(0, 0.01, n).cumsum(), 2)
+    given = {
+        "ts": pl.Series(rng.integers(0, 60_000, n)).cast(pl.Datetime("ms", "UTC")),
+        "symbol": pl.Series(rng.choice(["A", "B"], n)).cast(pl.Categorical),
+        "price": prices,
+        "size": rng.integers(1, 9, n).astype(np.int32) * 100,
+        "seq": np.arange(n, dtype=np.int32),
+    }
+    pl.DataFrame(given).write_parquet(tmp_path / "some_trades.parquet")
+    stream = trade_stream(tmp_path / "some_trades.parquet")
+    assert len(stream) == n
+    assert (np.diff(stream.time_ms) >= 0).all()
+    (rows,) = trades(tmp_path, repeat=1).values()
+    assert sorted(rows) == ["W1", "W2", "W3", "W3n", "W4"]
+    for row in rows.values():
+        assert row["exact"]
+    assert rows["W1"]["answer"][0] > 0
+    assert rows["W3n"]["answer"][0] > 0
+
+
+def test_the_worst_case_is_held_at_the_limit_and_counted():
+    found = worst_case(events=60, cap=100)
+    for policy in POLICIES:
+        assert 0 < found[policy]["live"] <= 100
+        assert found[policy]["dropped"] > 0
+        assert found[policy]["tripped"] == (policy == "trip")
 
 
 @pytest.mark.slow

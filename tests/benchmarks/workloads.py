@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel
 
-from cep import avg, count, e, emit, last, m, on, register, rule, seq, std
+from cep import avg, count, e, emit, m, on, prev, register, rule, seq, std
 from cep.engine.operator import Operator
 from cep.events.registry import registry
 from tests.benchmarks.questions import CONSTANTS
@@ -98,12 +98,10 @@ def rules(c: Constants = CONSTANTS) -> dict[str, Rule]:
 
     @rule("W4", key="sym", after_match="past_last_event")
     def rising():
-        start = on("bench.tick", name="start")
-        higher = (count(m.up) == 0) & (e.price > m.start.price)
-        up = on("bench.tick", name="up").where(higher | (e.price > last(m.up).price))
-        fall = on("bench.tick", name="fall").where(e.price < last(m.up).price)
-        up = up.at_least(c.rises).consecutive().greedy()
-        return seq(start).next(up).next(fall), emit()
+        up = on("bench.tick", name="up").where(e.price > prev(e.price))
+        fall = on("bench.tick", name="fall").where(e.price < prev(e.price))
+        rises = up.at_least(c.rises).consecutive().greedy()
+        return seq(on("bench.tick", name="start")).next(rises).next(fall), emit()
 
     @rule("W5", key="sym")
     def slow_then_move():
