@@ -97,7 +97,7 @@ def test_days_of_trades_are_read_in_order_and_asked_the_same(tmp_path):
         "ts": pl.Series(rng.integers(0, 60_000, n)).cast(pl.Datetime("ms", "UTC")),
         "symbol": pl.Series(rng.choice(["A", "B"], n)).cast(pl.Categorical),
         "price": prices,
-        "size": rng.integers(1, 9, n).astype(np.int32) * 100,
+        "size": rng.integers(1, 900, n).astype(np.int32),
         "seq": np.arange(n, dtype=np.int32),
     }
     pl.DataFrame(given).write_parquet(tmp_path / "some_trades.parquet")
