@@ -140,7 +140,7 @@ class CompiledRule:
     states: NDArray[np.int64]
     branch: int
     watches: NDArray[np.int64]
-    reactions: NDArray[np.uint8]
+    reactions: NDArray[np.int32]
     conditions_in_table: int
     match_leaves: int
     emitted_fields: dict[str, set[str]]  # known fields of each emitted type
@@ -520,13 +520,14 @@ def _watch_states(
 
 def _reactions(
     edges: NDArray[np.int64], states: NDArray[np.int64], conditions: int
-) -> NDArray[np.uint8]:
+) -> NDArray[np.int32]:
     """Return what an event can do in a state, by the bits of its conditions.
 
     In the start state: whether any edge may fit, the iterative conditions left
-    open. Elsewhere an event is inert if the only edge that fits stays where it is.
+    open. Elsewhere an event is inert if the only edge that fits stays where it is,
+    and ends the match if none does.
     """
-    table = np.full((len(states), 1 << max(conditions, 0)), nfa.REACTS, np.uint8)
+    table = np.full((len(states), 1 << max(conditions, 0)), nfa.REACTS, np.int32)
     if conditions < 0:
         return table[:, :1]
     bits = np.arange(table.shape[1])
@@ -534,9 +535,14 @@ def _reactions(
         open_ = 1 << row[nfa.S_WATCH] if row[nfa.S_WATCH] >= 0 else 0
         stays, watched = np.zeros(bits.size, bool), np.zeros(bits.size, bool)
         moves = np.zeros(bits.size, bool)
-        for edge in edges[row[nfa.S_EDGES] : row[nfa.S_EDGES_END]].tolist():
+        many, only = np.zeros(bits.size, np.int64), np.full(bits.size, -1)
+        for at in range(row[nfa.S_EDGES], row[nfa.S_EDGES_END]):
+            edge = edges[at].tolist()
             true, false = edge[nfa.E_TRUE], edge[nfa.E_FALSE]
             fits = ((bits & true) == true) & ((bits & false) == 0)
+            many += fits
+            if _takes_for_certain(edge, states):
+                only[fits] = at
             if state == 0:
                 moves |= fits
                 continue
@@ -555,7 +561,21 @@ def _reactions(
         else:
             quiet = np.where(watched, nfa.WATCHES, nfa.INERT)
             table[state] = np.where(stays & ~moves, quiet, nfa.REACTS)
+            table[state, many == 0] = nfa.DIES
+        taken = (many == 1) & (only >= 0)
+        table[state, taken] = only[taken] + nfa.TAKES
     return table
+
+
+def _takes_for_certain(edge: list[int], states: NDArray[np.int64]) -> bool:
+    """Whether an edge whose bits fit takes the event, and completes nothing."""
+    target = states[edge[nfa.E_TARGET]]
+    return (
+        edge[nfa.E_ACTION] == nfa.TAKE
+        and not edge[nfa.E_ITER_TRUE] | edge[nfa.E_ITER_FALSE]
+        and target[nfa.S_KIND] != nfa.FINAL
+        and target[nfa.S_COMPLETES] == target[nfa.S_COMPLETES_END]
+    )
 
 
 def _emission_checker(rule: Rule) -> Checker:

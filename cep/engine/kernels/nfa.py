@@ -67,8 +67,9 @@ W_OP, W_COLUMN, W_PROGRAM = 0, 1, 2
 WATCH_WIDTH = 3
 
 # What an event with certain bits can do to a partial match in a certain state:
-# nothing, something, or something only if the watched condition holds.
-INERT, REACTS, WATCHES = 0, 1, 2
+# nothing, something, something only if the watched condition holds, end it, or take
+# it along one edge for certain, and nothing else (TAKES and the edge's row).
+INERT, REACTS, WATCHES, DIES, TAKES = 0, 1, 2, 3, 4
 
 # Partial matches; a complete match that is held back is one with state -1. P_END
 # is when a partial match runs out, and when a held match was completed.
@@ -130,7 +131,7 @@ class Program(NamedTuple):
     captures: NDArray[np.int64]  # columns a node keeps
     leaves: NDArray[np.int64]  # programs of the emitted values
     watches: NDArray[np.int64]  # (iterative, WATCH_WIDTH)
-    reactions: NDArray[np.uint8]  # (states, 2 ** conditions)
+    reactions: NDArray[np.int32]  # (states, 2 ** conditions)
     types: NDArray[np.uint8]  # 1 for event types that the rule sees
 
 
@@ -203,7 +204,7 @@ iterative_of = table(ITERATIVE, int64)
 captures_of = table(CAPTURES, int64)
 leaves_of = table(LEAVES, int64)
 watches_of = table(WATCHED_BY, int64, 2, width=WATCH_WIDTH)
-reactions_of = table(REACTIONS, uint8, 2)
+reactions_of = table(REACTIONS, int32, 2)
 types_of = table(TYPES, uint8)
 partials_of = table(PARTIALS, int64, 2, width=PARTIAL_WIDTH)
 watched_of = table(WATCHED, float64)
@@ -906,16 +907,31 @@ def may_move(h, k, i, bits, occupied):
     while occupied != 0:
         if occupied & 1:
             what = reaction(h, state, bits)
-            if what == REACTS or state == MOST_STATES - 1:
-                return True
             if what == WATCHES:
                 j = states[state, S_WATCH]
                 x = cols[watches[j, W_COLUMN], i]
                 if compare(watches[j, W_OP], x, bars[k, j]):
                     return True
+            elif what != INERT:
+                return True
+            if state == MOST_STATES - 1:
+                return True
         occupied >>= 1
         state += 1
     return False
+
+
+@inner
+def take(h, k, i, p, row):
+    """Let a partial match take an event along one edge."""
+    partials, nodes, edges = partials_of(h), nodes_of(h), edges_of(h)
+    old = partials[p, P_NODE]
+    fresh = new_node(h, i, old, edges[row, E_VARIABLE])
+    nodes[fresh, REFS] = 1
+    nodes[old, REFS] -= 1  # the new node holds it
+    keys_of(h)[k, K_BINDINGS] += 1
+    partials[p, P_NODE] = fresh
+    enter(h, k, p, edges[row, E_TARGET])
 
 
 @inner
@@ -937,6 +953,17 @@ def move(h, k, i, bits):
         after = partials[p, P_NEXT]
         state = partials[p, P_STATE]
         what = reaction(h, state, bits)
+        if what >= TAKES:
+            changed = True
+            take(h, k, i, p, what - TAKES)
+            before, p = p, after
+            continue
+        if what == DIES:
+            changed = True
+            unlink(h, k, before, p)
+            free_partial(h, k, p)
+            p = after
+            continue
         known, value = np.int64(0), np.int64(0)
         j = states[state, S_WATCH]
         if j >= 0 and what != INERT:
@@ -984,6 +1011,14 @@ def begin_matches(h, k, i, bits):
     time = time_of(h)
     made = made_of(h)
     none = np.int64(0)
+    what = reaction(h, none, bits)
+    if what >= TAKES:
+        row, edges = what - TAKES, edges_of(h)
+        node = new_node(h, i, np.int64(-1), edges[row, E_VARIABLE])
+        p = new_partial(h, k, node, time[i], none, place_of(h, i))
+        insert_after(h, k, np.int64(-1), p)
+        enter(h, k, p, edges[row, E_TARGET])
+        return True
     n = advance(h, k, i, bits, np.int64(-1), none, none)
     for j in range(n):
         q = new_partial(h, k, kept[j, 1], time[i], np.int64(0), place_of(h, i))
@@ -996,16 +1031,14 @@ def begin_matches(h, k, i, bits):
 
 @inner
 def enforce_limits(h, k, now):
-    """Drop partial matches beyond the rule's limits; whether any went."""
+    """Drop partial matches beyond the rule's limits."""
     keys = keys_of(h)
     c = counters_of(h)
     partials = partials_of(h)
     params = params_of(h)
-    changed = False
     while keys[k, K_COUNT] > params[R_CAP] or (
         keys[k, K_BINDINGS] > params[R_BINDINGS] and keys[k, K_COUNT] > 0
     ):
-        changed = True
         c[C_DROPPED] += 1
         before, p = np.int64(-1), keys[k, K_HEAD]
         if params[R_CAP_POLICY] != DROP_OLDEST:
@@ -1015,7 +1048,6 @@ def enforce_limits(h, k, now):
                 c[C_TRIPPED], c[C_TRIPPED_AT] = LIMIT, now
         unlink(h, k, before, p)
         free_partial(h, k, p)
-    return changed
 
 
 @kernel
@@ -1035,6 +1067,7 @@ def feed(handle, type, key, bits, time, id_hi, id_lo, cols, order, begin):
     bind(handle, ID_LOS, id_lo)
     bind2(handle, COLS, cols)
     handle[FIRST_ROW, 0] = order
+    most, most_bound = params_of(h)[R_CAP], params_of(h)[R_BINDINGS]
     for i in range(begin, type.size):
         if type[i] < 0 or types[type[i]] == 0:
             continue
@@ -1059,8 +1092,9 @@ def feed(handle, type, key, bits, time, id_hi, id_lo, cols, order, begin):
         if keys[k, K_HELD] >= 0:
             changed = True
             release(h, k, i)
-        if enforce_limits(h, k, now):
+        if keys[k, K_COUNT] > most or keys[k, K_BINDINGS] > most_bound:
             changed = True
+            enforce_limits(h, k, now)
             if keys[k, K_HELD] >= 0:
                 # What was dropped may have been what a match was held back for.
                 release(h, k, i)
