@@ -43,12 +43,18 @@ if TYPE_CHECKING:
     from cep.pipeline import Pipeline as Pipeline
     from cep.pipeline import stream as stream
     from cep.rules import avg as avg
+    from cep.rules import ceil as ceil
+    from cep.rules import clip as clip
+    from cep.rules import coalesce as coalesce
     from cep.rules import count as count
     from cep.rules import e as e
     from cep.rules import emit as emit
     from cep.rules import ewm as ewm
+    from cep.rules import exp as exp
     from cep.rules import first as first
+    from cep.rules import floor as floor
     from cep.rules import last as last
+    from cep.rules import log as log
     from cep.rules import m as m
     from cep.rules import max as max
     from cep.rules import min as min
@@ -57,9 +63,12 @@ if TYPE_CHECKING:
     from cep.rules import py as py
     from cep.rules import rule as rule
     from cep.rules import seq as seq
+    from cep.rules import sign as sign
+    from cep.rules import sqrt as sqrt
     from cep.rules import std as std
     from cep.rules import sum as sum
     from cep.rules import var as var
+    from cep.rules import when as when
 
 __version__ = "0.1.0"
 
@@ -82,6 +91,15 @@ __all__ = [
     "last",
     "prev",
     "ewm",
+    "log",
+    "sqrt",
+    "exp",
+    "floor",
+    "ceil",
+    "sign",
+    "clip",
+    "coalesce",
+    "when",
     "py",
     # events
     "Event",
@@ -118,6 +136,15 @@ _HOMES = {
         "last",
         "prev",
         "ewm",
+        "log",
+        "sqrt",
+        "exp",
+        "floor",
+        "ceil",
+        "sign",
+        "clip",
+        "coalesce",
+        "when",
         "py",
     ],
     "cep.events": ["Event", "register"],

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from cep.rules.expressions import Key
     from cep.rules.rule import Rule
+    from cep.rules.types import Kind
 
 _SKIPS = {
     "no_skip": nfa.NO_SKIP,
@@ -590,6 +591,7 @@ class _EventScope:
         self, plan: Plan, types: tuple[str, ...], rule_key: tuple[str, ...]
     ) -> None:
         self.plan, self.types, self.rule_key = plan, tuple(sorted(types)), rule_key
+        self.bound: dict[str, tuple[str, ...]] = {}
 
     def column(self, expr: Field | Window | Python | TypeIs | SincePrevious) -> int:
         if isinstance(expr, SincePrevious):
@@ -608,6 +610,9 @@ class _EventScope:
     def type_codes(self, types: tuple[str, ...]) -> list[int]:
         return [self.plan.types.index(t) for t in types]
 
+    def kind(self, expr: Expr) -> Kind:
+        return Checker("expression", self.types, self.bound, self.rule_key).kind(expr)
+
     def narrowed(self, types: tuple[str, ...]) -> _EventScope:
         return _EventScope(self.plan, types, self.rule_key)
 
@@ -624,6 +629,7 @@ class _BoundScope(_EventScope):
     def __init__(self, parent: _RuleScope, types: tuple[str, ...]) -> None:
         super().__init__(parent.plan, types, parent.rule.key)
         self.parent = parent
+        self.bound = {step.name or "": step.types for step in parent.rule.steps}
 
     def narrowed(self, types: tuple[str, ...]) -> _BoundScope:
         return _BoundScope(self.parent, types)

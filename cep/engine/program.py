@@ -9,17 +9,21 @@ how the engine learns what to load.
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from cep.engine.kernels import blocks, vm
 from cep.errors import RuleError
+from cep.events.timestamps import parse_timestamp
+from cep.rules.choices import Choice, Coalesce
 from cep.rules.expressions import (
     Binary,
     BoundAggregate,
     BoundField,
     Call,
+    Cast,
     Const,
     Expr,
     Field,
@@ -30,6 +34,7 @@ from cep.rules.expressions import (
     Scoped,
     SincePrevious,
     StringTest,
+    TimePart,
     TypeIs,
 )
 from cep.rules.windows import Window
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 
     from cep.engine.interner import Interner
     from cep.rules.expressions import Scalar
+    from cep.rules.types import Kind
 
 _BINARY = {
     "add": vm.ADD,
@@ -62,6 +68,22 @@ _CALLS = {
     "sqrt": vm.SQRT,
     "min2": vm.MIN2,
     "max2": vm.MAX2,
+    "exp": vm.EXP,
+    "pow": vm.POW,
+    "floor": vm.FLOOR,
+    "ceil": vm.CEIL,
+    "round": vm.ROUND,
+    "trunc": vm.TRUNC,
+    "sign": vm.SIGN,
+}
+_TIME_PARTS = {
+    "year": vm.YEAR,
+    "month": vm.MONTH,
+    "day": vm.DAY,
+    "weekday": vm.WEEKDAY,
+    "hour": vm.HOUR,
+    "minute": vm.MINUTE,
+    "second": vm.SECOND,
 }
 _BOUND = {
     "sum": vm.BOUND_SUM,
@@ -109,6 +131,10 @@ class Scope(Protocol):
 
     def type_codes(self, types: tuple[str, ...]) -> list[int]:
         """Return the engine's codes of event types."""
+        ...
+
+    def kind(self, expr: Expr) -> Kind:
+        """Return the kind of a value."""
         ...
 
     def narrowed(self, types: tuple[str, ...]) -> Scope:
@@ -235,6 +261,27 @@ class Programs:
         elif isinstance(expr, Not):
             self._emit(expr.operand, scope, code)
             code.append((vm.NOT, 0, 0))
+        elif isinstance(expr, Call) and expr.function == "round" and expr.args[1:]:
+            self._emit(_rounded(*expr.args), scope, code)
+        elif isinstance(expr, Cast):
+            self._emit(expr.operand, scope, code)
+            kind = scope.kind(expr.operand)
+            if kind == "str":
+                code.append((vm.TABLE, self._table(f"as_{expr.to}", ""), 1))
+            elif expr.to == "int":
+                code.append((vm.TRUNC, 0, 0))
+        elif isinstance(expr, TimePart):
+            self._emit(expr.operand, scope, code)
+            code.append((vm.TIME_PART, _TIME_PARTS[expr.part], 0))
+        elif isinstance(expr, Choice):
+            for part in expr.children():
+                self._emit(part, scope, code)
+            code.append((vm.SELECT, 0, 0))
+        elif isinstance(expr, Coalesce):
+            self._emit(expr.values[0], scope, code)
+            for value in expr.values[1:]:
+                self._emit(value, scope, code)
+                code.append((vm.COALESCE, 0, 0))
         elif isinstance(expr, Call):
             for arg in expr.args:
                 self._emit(arg, scope, code)
@@ -253,7 +300,7 @@ class Programs:
     def _table(self, test: str, text: str) -> int:
         row = self._tables.get((test, text))
         if row is None:
-            row = self.strings.add_table(_tester(test, text))
+            row = self.strings.add_table(_table_of(test, text))
             self._tables[test, text] = row
         return row
 
@@ -261,21 +308,53 @@ class Programs:
 _JUMPS = (vm.JUMP_IF_FALSE, vm.JUMP_IF_TRUE)
 _PUSHES = {vm.CONST, vm.COL, vm.BOUND_COUNT, vm.BOUND_LAST, vm.BOUND_FIRST}
 _PUSHES |= {vm.BOUND_TIME, *_BOUND.values()}
-_POPS = {*_BINARY.values(), vm.MIN2, vm.MAX2, vm.AND, vm.OR, vm.POP}
+_POPS = {*_BINARY.values(), vm.MIN2, vm.MAX2, vm.POW, vm.AND, vm.OR, vm.COALESCE}
+_POPS.add(vm.POP)
 
 
 def _depth(code: Iterable[Row]) -> int:
     """Return the deepest the stack gets in a block, where nothing jumps."""
     depth = deepest = 0
     for op, _, _ in code:
-        depth += (op in _PUSHES) - (op in _POPS)
+        depth += (op in _PUSHES) - (op in _POPS) - 2 * (op == vm.SELECT)
         deepest = max(deepest, depth)
     return deepest
 
 
-def _tester(test: str, text: str) -> Callable[[str], bool]:
-    if test == "starts_with":
+def _rounded(value: Expr, digits: Expr) -> Expr:
+    """Round to a number of digits as polars does: times a power of ten, and back."""
+    assert isinstance(digits, Const)
+    scale = Const(10.0 ** int(digits.value))
+    whole = Call("round", (Binary("mul", value, scale),))
+    return Binary("div", whole, scale)
+
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+
+
+def _as_float(text: str) -> float:
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
+
+
+def _as_int(text: str) -> float:
+    # float and not int, which refuses very many digits.
+    return float(text) if _WHOLE.fullmatch(text) else math.nan
+
+
+def _as_time(text: str) -> float:
+    time = parse_timestamp(text)
+    return math.nan if time is None else float(time)
+
+
+_READERS = {"as_float": _as_float, "as_int": _as_int, "as_time": _as_time}
+
+
+def _table_of(name: str, text: str) -> Callable[[str], float]:
+    if name in _READERS:
+        return _READERS[name]
+    if name == "starts_with":
         return lambda value: value.startswith(text)
-    if test == "ends_with":
+    if name == "ends_with":
         return lambda value: value.endswith(text)
     return lambda value: text in value

@@ -4,19 +4,25 @@ Definitions only; `cep.engine` compiles and runs them.
 """
 
 from cep.rules.after_match import AfterMatch
+from cep.rules.choices import coalesce, when
 from cep.rules.emission import Emission, emit
 from cep.rules.expressions import Expr, e, m
 from cep.rules.functions import (
     avg,
+    ceil,
+    clip,
     count,
     ewm,
+    exp,
     first,
+    floor,
     last,
     log,
     max,
     min,
     prev,
     py,
+    sign,
     sqrt,
     std,
     sum,
@@ -36,11 +42,16 @@ __all__ = [
     "Step",
     "avg",
     "build_rule",
+    "ceil",
+    "clip",
+    "coalesce",
     "count",
     "e",
     "emit",
     "ewm",
+    "exp",
     "first",
+    "floor",
     "last",
     "log",
     "m",
@@ -51,8 +62,10 @@ __all__ = [
     "py",
     "rule",
     "seq",
+    "sign",
     "sqrt",
     "std",
     "sum",
     "var",
+    "when",
 ]

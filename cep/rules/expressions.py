@@ -11,9 +11,15 @@ Logic is two-valued. A field that an event does not have, or that is null, is
 ``!=``), arithmetic with one is absent, division by zero is absent, and ``~``
 turns false into true. `is_null` asks for absence.
 
-Numbers are IEEE doubles; integers beyond 2**53 lose their last digits in rules
-(not in frames). ``%`` takes the sign of its left side, as in C, Java and SQL:
-``-7 % 3`` is -1.
+Numbers are IEEE doubles; what arithmetic makes too large for one is absent, too.
+Integers beyond 2**53 lose their last digits in rules (not in frames). ``%``
+takes the sign of its left side, as in C, Java and SQL: ``-7 % 3`` is -1.
+Python's own ``abs``, ``round``, ``pow``, ``math.floor``, ``math.ceil`` and
+``math.trunc`` take expressions.
+
+A condition is no number and a string is none: `Expr.as_int` and `Expr.as_float`
+make numbers of both, `Expr.as_time` of a string that says a time. Times are
+milliseconds since the epoch, and ``.dt`` takes their parts.
 """
 
 from __future__ import annotations
@@ -34,7 +40,6 @@ Scalar = bool | int | float | str
 ARITHMETIC = ("add", "sub", "mul", "div", "mod")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 LOGIC = ("and", "or")
-FUNCTIONS = {"neg": 1, "abs": 1, "log": 1, "sqrt": 1, "min2": 2, "max2": 2}
 STRING_TESTS = ("starts_with", "ends_with", "contains")
 BOUND_AGGREGATES = ("count", "sum", "avg", "min", "max")
 
@@ -112,6 +117,33 @@ class Expr:
     def __abs__(self) -> Expr:
         return Call("abs", (self,))
 
+    def __pow__(self, other: object) -> Expr:
+        return Call("pow", (self, as_expr(other)))
+
+    def __rpow__(self, other: object) -> Expr:
+        return Call("pow", (as_expr(other), self))
+
+    def __round__(self, digits: int | None = None) -> Expr:
+        """Round to even, as Python and polars do; to ``digits`` after the point."""
+        if digits is None:
+            return Call("round", (self,))
+        if isinstance(digits, bool) or digits not in range(16):
+            raise RuleError(
+                f"round({self}, {digits!r})",
+                "digits are a whole number from 0 to 15",
+                f"write round({self}, 2)",
+            )
+        return Call("round", (self, Const(digits)))
+
+    def __floor__(self) -> Expr:
+        return Call("floor", (self,))
+
+    def __ceil__(self) -> Expr:
+        return Call("ceil", (self,))
+
+    def __trunc__(self) -> Expr:
+        return Call("trunc", (self,))
+
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]
         return Binary("eq", self, as_expr(other))
 
@@ -185,6 +217,34 @@ class Expr:
     def contains(self, text: str) -> Expr:
         """Whether a string contains ``text``; false when absent."""
         return StringTest("contains", self, text)
+
+    def as_float(self) -> Expr:
+        """The value as a number.
+
+        False and true become 0 and 1. A string is read as a decimal number
+        (``"-1.5e3"``, no spaces); one that is none becomes absent.
+        """
+        return Cast("float", self)
+
+    def as_int(self) -> Expr:
+        """The value as a whole number; fractions are cut off, towards zero.
+
+        False and true become 0 and 1. A string is read as a whole number (``"42"``);
+        one that is none, as ``"1.5"``, becomes absent.
+        """
+        return Cast("int", self)
+
+    def as_time(self) -> Expr:
+        """A string such as ``"2026-11-23T09:30:00.125Z"`` as milliseconds since 1970.
+
+        Forms and limits are those of event times; anything else becomes absent.
+        """
+        return Cast("time", self)
+
+    @property
+    def dt(self) -> TimeParts:
+        """Parts of a time in milliseconds since 1970: ``e.event_time.dt.hour()``."""
+        return TimeParts(self)
 
     def __bool__(self) -> NoReturn:
         raise RuleError(
@@ -318,7 +378,7 @@ class Not(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Call(Expr):
-    """A function of one or two numbers."""
+    """A function of one or two numbers; of `round` the second is a constant."""
 
     function: str
     args: tuple[Expr, ...]
@@ -333,6 +393,8 @@ class Call(Expr):
     def __str__(self) -> str:
         if self.function == "neg":
             return f"-{self.args[0]}"
+        if self.function == "pow":
+            return f"({self.args[0]} ** {self.args[1]})"
         return f"{self.function.rstrip('2')}({', '.join(map(str, self.args))})"
 
 
@@ -400,6 +462,87 @@ class StringTest(Expr):
 
     def __str__(self) -> str:
         return f"{self.operand}.{self.test}({self.text!r})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Cast(Expr):
+    """The operand as a value of another kind."""
+
+    to: Literal["float", "int", "time"]
+    operand: Expr
+
+    @property
+    def key(self) -> Key:
+        return ("cast", self.to, self.operand.key)
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"{self.operand}.as_{self.to}()"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TimePart(Expr):
+    """A part of a time, in UTC."""
+
+    part: str
+    operand: Expr
+
+    @property
+    def key(self) -> Key:
+        return ("time_part", self.part, self.operand.key)
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def __str__(self) -> str:
+        return f"{self.operand}.dt.{self.part}()"
+
+
+class TimeParts:
+    """The parts of a time in milliseconds since 1970, all in UTC.
+
+    There are no other zones: their rules come with each machine and change, and
+    a replay has to find what was found live. Shift a time by a fixed offset
+    where that will do: ``(e.event_time + 3_600_000).dt.hour()``.
+    """
+
+    __slots__ = ("_time",)
+
+    def __init__(self, time: Expr) -> None:
+        self._time = time
+
+    def year(self) -> Expr:
+        """The year, such as 2026."""
+        return TimePart("year", self._time)
+
+    def month(self) -> Expr:
+        """The month, 1 to 12."""
+        return TimePart("month", self._time)
+
+    def day(self) -> Expr:
+        """The day of the month, 1 to 31."""
+        return TimePart("day", self._time)
+
+    def weekday(self) -> Expr:
+        """The day of the week from 1, Monday, to 7 (as in polars and ISO 8601)."""
+        return TimePart("weekday", self._time)
+
+    def hour(self) -> Expr:
+        """The hour, 0 to 23."""
+        return TimePart("hour", self._time)
+
+    def minute(self) -> Expr:
+        """The minute, 0 to 59."""
+        return TimePart("minute", self._time)
+
+    def second(self) -> Expr:
+        """The second, 0 to 59, its fraction cut off."""
+        return TimePart("second", self._time)
+
+    def __repr__(self) -> str:
+        return f"{self._time}.dt"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -187,6 +187,37 @@ def sqrt(value: Expr) -> Expr:
     return Call("sqrt", (as_expr(value),))
 
 
+def exp(value: Expr) -> Expr:
+    """E to the power of a value; absent where that is too large for a number."""
+    return Call("exp", (as_expr(value),))
+
+
+def floor(value: Expr) -> Expr:
+    """The largest whole number that is not larger."""
+    return Call("floor", (as_expr(value),))
+
+
+def ceil(value: Expr) -> Expr:
+    """The smallest whole number that is not smaller."""
+    return Call("ceil", (as_expr(value),))
+
+
+def sign(value: Expr) -> Expr:
+    """-1, 0 or 1."""
+    return Call("sign", (as_expr(value),))
+
+
+def clip(value: Expr, low: object = None, high: object = None) -> Expr:
+    """Return the value, or the bound that it is beyond; None is no bound.
+
+    Absent where the value or a bound is; ``high`` wins over a ``low`` beyond it.
+    """
+    result = as_expr(value)
+    if low is not None:
+        result = Call("max2", (result, as_expr(low)))
+    return result if high is None else Call("min2", (result, as_expr(high)))
+
+
 def py(function: Callable[..., object], reads: Sequence[Expr]) -> Expr:
     """Call a Python function with the fields in ``reads``, once per event.
 

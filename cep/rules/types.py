@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from cep.errors import RuleError, UnknownFieldError, near_miss
+from cep.rules.choices import Choice, Coalesce
 from cep.rules.expressions import (
     ARITHMETIC,
     COMPARISONS,
@@ -18,6 +19,7 @@ from cep.rules.expressions import (
     BoundAggregate,
     BoundField,
     Call,
+    Cast,
     Const,
     Expr,
     Field,
@@ -26,6 +28,7 @@ from cep.rules.expressions import (
     Not,
     Python,
     StringTest,
+    TimePart,
     TypeIs,
 )
 from cep.rules.windows import CHOOSING, Window
@@ -46,6 +49,8 @@ ENVELOPE: dict[str, Kind] = {
     "user_id": "str",
 }
 
+_NAMES = {"float": "number", "int": "number", "str": "string"}
+_WHOLE = ("floor", "ceil", "round", "trunc", "sign")
 
 # Trees are walked by recursion; Python's own limit would be hit at some 300.
 NESTING = 100
@@ -140,7 +145,18 @@ class Checker:
         if isinstance(expr, Call):
             for arg in expr.args:
                 self._needs(arg, NUMBERS, f"{expr.function.rstrip('2')} takes numbers")
-            return "float"
+            whole = expr.function in _WHOLE and len(expr.args) == 1
+            return "int" if whole else "float"
+        if isinstance(expr, Cast):
+            return self._cast(expr)
+        if isinstance(expr, TimePart):
+            self._needs(expr.operand, NUMBERS, "a time is in milliseconds since 1970")
+            return "int"
+        if isinstance(expr, Choice):
+            self._needs(expr.condition, ("bool", "any"), "when takes a condition")
+            return self._one_of(expr, (expr.value, expr.otherwise))
+        if isinstance(expr, Coalesce):
+            return self._one_of(expr, expr.values)
         if isinstance(expr, IsIn):
             for value in expr.values:
                 self._comparable(expr, self.kind(expr.operand), self.kind(Const(value)))
@@ -252,12 +268,50 @@ class Checker:
         keeps = ("min", "max", "sum")
         return "int" if kinds == ["int"] and expr.function in keeps else "float"
 
+    def _cast(self, expr: Cast) -> Kind:
+        kind = self.kind(expr.operand)
+        where = f"{self.where}: {expr}"
+        if expr.to == "time" and kind not in ("str", "any"):
+            raise RuleError(
+                where,
+                f"as_time takes a string, this is a {_NAMES.get(kind, kind)}",
+                "a number is a time already, in milliseconds since 1970",
+            )
+        if kind == "json":
+            raise RuleError(
+                where,
+                "a nested value (list or object) is no number",
+                "use another field, or take the number out with py(...)",
+            )
+        return "int" if expr.to == "int" else "float"
+
+    def _one_of(self, expr: Expr, values: Sequence[Expr]) -> Kind:
+        """Return the kind of what is one of some values, which must be of one kind."""
+        kinds = [self.kind(value) for value in values]
+        families = {"number" if k in ("float", "int") else k for k in kinds}
+        if len(families) == 1 and "number" in families:
+            whole = map(_is_whole, values, kinds)
+            return "int" if all(whole) else "float"
+        if families - {"any"} <= {"number"}:
+            return "any"
+        if len(families) == 1 and families <= {"bool", "str"}:
+            return kinds[0]
+        names = sorted(_NAMES.get(k, k) for k in families)
+        raise RuleError(
+            f"{self.where}: {expr}",
+            f"is one of several kinds: {', '.join(names)}"
+            if len(names) > 1
+            else "a nested value (list or object) cannot be chosen",
+            "give values of one kind: numbers, strings or truth values",
+        )
+
     def _binary(self, expr: Binary) -> Kind:
         if expr.op in ARITHMETIC:
             # Each side is asked once: asking twice doubles with every level.
             whole = [
-                self._needs(side, NUMBERS, "arithmetic takes numbers", expr) == "int"
-                or (isinstance(side, Const) and isinstance(side.value, int))
+                _is_whole(
+                    side, self._needs(side, NUMBERS, "arithmetic takes numbers", expr)
+                )
                 for side in (expr.left, expr.right)
             ]
             return "int" if all(whole) and expr.op != "div" else "float"
@@ -297,10 +351,19 @@ class Checker:
         kind = self.kind(expr)
         if kind not in kinds:
             what += "" if inside is None else f" in {inside}"
-            names = {"float": "number", "int": "number", "str": "string"}
+            remedy = "compare it first (e.flag == True) or use another field"
+            if "float" in kinds and kind in ("bool", "str"):
+                remedy = f"make it a number: {expr}.as_float()"
+                if kind == "str":
+                    remedy += f", or of a time {expr}.as_time()"
             raise RuleError(
                 f"{self.where}: {expr}",
-                f"{what}, this is a {names.get(kind, kind)}",
-                "compare it first (e.flag == True) or use another field",
+                f"{what}, this is a {_NAMES.get(kind, kind)}",
+                remedy,
             )
         return kind
+
+
+def _is_whole(expr: Expr, kind: Kind) -> bool:
+    """Whether a value of that kind is a whole number; constants have no kind int."""
+    return kind == "int" or (isinstance(expr, Const) and isinstance(expr.value, int))

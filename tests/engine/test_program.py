@@ -1,18 +1,26 @@
 """What expressions mean: absence, logic, arithmetic, strings."""
 
+import datetime as dt
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cep.engine.operator import Operator
 from cep.errors import RuleError
 from cep.rules import (
     avg,
     build_rule,
+    ceil,
+    clip,
+    coalesce,
     count,
     e,
     emit,
+    exp,
     first,
+    floor,
     log,
     m,
     max,
@@ -20,9 +28,11 @@ from cep.rules import (
     on,
     py,
     seq,
+    sign,
     sqrt,
     std,
     sum,
+    when,
 )
 from tests import streams
 
@@ -123,6 +133,52 @@ def test_a_test_of_what_is_absent_is_false_and_its_negation_true(condition):
         (e.event_time, float(streams.T0)),
         (e.type, "test.tick"),
         (e.stream, streams.TICKS),
+        (floor(e.y + 0.75), 3),
+        (math.floor(-e.y / 2), -2),
+        (ceil(e.y + 0.25), 4),
+        (math.ceil(-e.y / 2), -1),
+        (math.trunc(-e.y / 2), -1),
+        (round(e.y / 2), 2),
+        (round(e.y / 6), 0),
+        (round(e.y / 7, 3), 0.429),
+        (round(e.x, 3), None),
+        (sign(-e.y), -1),
+        (sign(e.y - e.y), 0),
+        (sign(e.x), None),
+        (exp(e.y), math.exp(3)),
+        (exp(e.y * 1000), None),
+        (e.y**2, 9.0),
+        (2**e.y, 8.0),
+        (pow(e.y, 0.5), math.sqrt(3)),
+        ((-e.y) ** 0.5, None),
+        (e.x**0, None),
+        ((e.y - e.y) ** -1, None),
+        (clip(e.y, 4, 9), 4.0),
+        (clip(e.y, 1, 2), 2.0),
+        (clip(e.y, high=9), 3.0),
+        (clip(e.y, low=e.x), None),
+        (e.flag.as_int(), 1),
+        (e.flag.as_float() + 1, 2.0),
+        ((e.y > 5).as_int(), 0),
+        ((-e.y / 2).as_int(), -1),
+        (e.n.as_float(), 7.0),
+        (e.x.as_int(), None),
+        (coalesce(e.x, 5), 5.0),
+        (coalesce(e.x, e.y / 0, e.y), 3.0),
+        (coalesce(e.y, 5), 3.0),
+        (coalesce(e.x, e.x), None),
+        (coalesce(e.n, 5), 7),
+        (coalesce(e.text, e.key), "a"),
+        (coalesce(e.text, "none"), "none"),
+        (coalesce(e.x.is_null(), False), True),
+        (when(e.y > 2).then("high").otherwise("low"), "high"),
+        (when(e.x > 2).then("high").otherwise("low"), "low"),
+        (when(e.y > 9).then(1).when(e.y > 2).then(2).otherwise(3), 2),
+        (when(e.y > 9).then(1).when(e.y > 8).then(2).otherwise(e.n), 7),
+        (when(e.flag).then(e.x).otherwise(1.5), None),
+        (when(e.flag).then(e.flag).otherwise(False), True),
+        ((e.y * 1e308 * 10 > 0), False),
+        ((e.y * 1e308 * 10).is_null(), True),
     ],
     ids=str,
 )
@@ -144,6 +200,122 @@ def test_logic_is_two_valued(a, b):
     # A flag and a computed value are conditions, too.
     assert holds(e.flag & (e.x == 1), **row) == (a is True and b is True)
     assert holds(e.flag | e.flag, **row) == (a is True)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32), st.integers(0, 6))
+def test_rounding_is_pythons(x, digits):
+    assert value(math.floor(e.x), x=x) == math.floor(x)
+    assert value(math.ceil(e.x), x=x) == math.ceil(x)
+    assert value(math.trunc(e.x), x=x) == value(e.x.as_int(), x=x) == math.trunc(x)
+    assert value(round(e.x), x=x) == round(x)
+    scale = 10.0**digits
+    assert value(round(e.x, digits), x=x) == round(x * scale) / scale
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "whole"),
+    [
+        ("12", 12.0, 12),
+        ("-7", -7.0, -7),
+        ("+0", 0.0, 0),
+        ("1.5", 1.5, None),
+        (".5", 0.5, None),
+        ("5.", 5.0, None),
+        ("-1.5e3", -1500.0, None),
+        ("1e400", None, None),
+        ("9" * 400, None, None),
+        *((text, None, None) for text in ["", " 1", "1 ", "1_0", "nan", "inf", "0x1"]),
+        *((text, None, None) for text in ["１", "1,5", "--1", "e5", ".", "one", "1\n"]),
+        (None, None, None),
+    ],
+)
+def test_strings_are_read_as_numbers_or_absent(text, number, whole):
+    assert value(e.text.as_float(), text=text) == number
+    assert value(e.text.as_int(), text=text) == whole
+    assert value(e.text.as_float() * 2 > -1e9, text=text) == (number is not None)
+
+
+def test_a_bound_string_is_read_as_a_number_too():
+    made = build_rule(
+        "bound",
+        seq(on("test.tick", name="a")).next(
+            on("test.tick").where(e.text.as_float() > m.a.text.as_float())
+        ),
+        [emit(a=m.a.text.as_int())],
+    )
+    rows = [{"t": t, "text": text} for t, text in enumerate(["9", "10", "10", "x"])]
+    assert [x.data["values"] for x in streams.run(made, rows)] == [{"a": 9}]
+
+
+PARTS = ["year", "month", "day", "hour", "minute", "second"]
+
+
+@given(st.integers(-(10**13), 10**13) | st.integers(0, 86_400_000))
+def test_parts_of_a_time_are_those_of_datetime(ms):
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    moment = epoch + dt.timedelta(milliseconds=ms)
+    parts = {part: getattr(e.x.dt, part)() for part in PARTS}
+    found = values([{"t": 0, "x": float(ms)}], **parts)
+    assert found == [{part: getattr(moment, part) for part in PARTS}]
+    assert value(e.x.dt.weekday(), x=float(ms)) == moment.isoweekday()
+
+
+def test_times_are_taken_from_events_and_strings():
+    text = "2024-02-29T23:30:00.125+01:00"
+    assert value(e.event_time.dt.hour()) == 22
+    assert value(e.text.as_time(), text=text) == 1_709_245_800_125.0
+    assert value(e.text.as_time().dt.hour(), text=text) == 22
+    assert value((e.text.as_time() + 3_600_000).dt.day(), text=text) == 29
+    for wrong in ("2024-02-30T00:00:00Z", "yesterday", None):
+        assert value(e.text.as_time().dt.hour(), text=wrong) is None
+    assert value(e.x.dt.year(), x=1e300) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: e.key + 1, r"this is a string\. .*Make it a number: e.key.as_float"),
+        (lambda: e.flag * 2, r"this is a bool\. .*Make it a number: e.flag.as_float"),
+        (lambda: e.key.dt.hour(), r"or of a time e.key.as_time\(\)"),
+        (lambda: e.x.as_time(), "as_time takes a string, this is a number"),
+        (lambda: e.tags.as_int(), "a nested value .* is no number"),
+        (lambda: coalesce(e.x, "none"), "is one of several kinds: number, string"),
+        (lambda: coalesce(e.tags, e.tags), "a nested value .* cannot be chosen"),
+        (lambda: coalesce(), "has no values"),
+        (lambda: when(e.flag).then(1).otherwise("x"), "several kinds: number, string"),
+        (lambda: when(e.x).then(1).otherwise(2), "when takes a condition"),
+        (lambda: when(e.flag).then(1) + 1, r"unsupported operand"),
+        (lambda: e.x + when(e.flag).then(1), r"does not say what the rest is"),
+        (lambda: e.x + when(e.flag), r"has no value yet"),
+        (lambda: round(e.x, 16), "digits are a whole number from 0 to 15"),
+        (lambda: round(e.x, -1), "digits are a whole number from 0 to 15"),
+        (lambda: floor(e.key), "floor takes numbers, this is a string"),
+        (lambda: clip(e.x, e.key), "max takes numbers"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_remedy(make, problem):
+    with pytest.raises((RuleError, TypeError), match=f"(?s){problem}"):
+        build_rule("wrong", on("test.tick"), [emit(x=make())])
+
+
+def test_expressions_print_as_they_are_written_and_are_told_apart():
+    expressions = [
+        round(e.x, 2) ** 2,
+        e.key.as_float(),
+        e.event_time.dt.weekday(),
+        coalesce(e.x, 1),
+        when(e.x > 1).then("a").otherwise("b"),
+        clip(e.x, 0, 1),
+    ]
+    assert [str(x) for x in expressions] == [
+        "(round(e.x, 2) ** 2)",
+        "e.key.as_float()",
+        "e.event_time.dt.weekday()",
+        "coalesce(e.x, 1)",
+        "when((e.x > 1)).then('a').otherwise('b')",
+        "min(max(e.x, 0), 1)",
+    ]
+    assert len({x.key for x in expressions}) == 6
 
 
 def test_is_in_takes_values_of_the_fields_kind():

@@ -252,7 +252,7 @@ TEXTS = {
         lambda: where(e.key + 1 > 0),
         (
             "rule 'r', step 'a': e.key: arithmetic takes numbers in (e.key + 1), this is a "
-            "string. Compare it first (e.flag == True) or use another field"
+            "string. Make it a number: e.key.as_float(), or of a time e.key.as_time()"
         ),
     ),
     "a condition that is a number": (
@@ -279,8 +279,8 @@ TEXTS = {
     "a function of a string": (
         lambda: where(log(e.key) > 1),
         (
-            "rule 'r', step 'a': e.key: log takes numbers, this is a string. Compare it "
-            "first (e.flag == True) or use another field"
+            "rule 'r', step 'a': e.key: log takes numbers, this is a string. Make it a "
+            "number: e.key.as_float(), or of a time e.key.as_time()"
         ),
     ),
     "a string test of a number": (
