@@ -1030,24 +1030,56 @@ def begin_matches(h, k, i, bits):
 
 
 @inner
+def last_within_limits(h, k):
+    """Return the newest partial match that may stay when the newest go; -1: none."""
+    keys = keys_of(h)
+    partials = partials_of(h)
+    nodes = nodes_of(h)
+    params = params_of(h)
+    bindings, count = keys[k, K_BINDINGS], 0
+    p = keys[k, K_HEAD]
+    while p >= 0:
+        bindings -= nodes[partials[p, P_NODE], LENGTH]
+        p = partials[p, P_NEXT]
+    last, p = np.int64(-1), keys[k, K_HEAD]
+    while p >= 0:
+        count += 1
+        bindings += nodes[partials[p, P_NODE], LENGTH]
+        if count > params[R_CAP] or bindings > params[R_BINDINGS]:
+            break
+        last, p = p, partials[p, P_NEXT]
+    return last
+
+
+@inner
+def exceeds_limits(h, k):
+    """Whether a key has more partial matches, or larger ones, than it may."""
+    keys = keys_of(h)
+    params = params_of(h)
+    return keys[k, K_COUNT] > params[R_CAP] or (
+        keys[k, K_BINDINGS] > params[R_BINDINGS] and keys[k, K_COUNT] > 0
+    )
+
+
+@inner
 def enforce_limits(h, k, now):
-    """Drop partial matches beyond the rule's limits."""
+    """Drop partial matches beyond the rule's limits; whether any went."""
+    if not exceeds_limits(h, k):
+        return False
     keys = keys_of(h)
     c = counters_of(h)
     partials = partials_of(h)
-    params = params_of(h)
-    while keys[k, K_COUNT] > params[R_CAP] or (
-        keys[k, K_BINDINGS] > params[R_BINDINGS] and keys[k, K_COUNT] > 0
-    ):
-        c[C_DROPPED] += 1
-        before, p = np.int64(-1), keys[k, K_HEAD]
-        if params[R_CAP_POLICY] != DROP_OLDEST:
-            while partials[p, P_NEXT] >= 0:
-                before, p = p, partials[p, P_NEXT]
-            if params[R_CAP_POLICY] == TRIP:
-                c[C_TRIPPED], c[C_TRIPPED_AT] = LIMIT, now
-        unlink(h, k, before, p)
+    policy = params_of(h)[R_CAP_POLICY]
+    oldest = policy == DROP_OLDEST
+    last = np.int64(-1) if oldest else last_within_limits(h, k)
+    while exceeds_limits(h, k) if oldest else keys[k, K_TAIL] != last:
+        p = keys[k, K_HEAD] if last < 0 else partials[last, P_NEXT]
+        unlink(h, k, last, p)
         free_partial(h, k, p)
+        c[C_DROPPED] += 1
+    if policy == TRIP:
+        c[C_TRIPPED], c[C_TRIPPED_AT] = LIMIT, now
+    return True
 
 
 @kernel
