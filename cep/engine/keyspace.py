@@ -24,18 +24,17 @@ Key = tuple[KeyValue, ...]
 
 
 @kernel
-def _lookup(codes, remap, out):
-    """Map string codes to key numbers; returns how many were unknown."""
+def _lookup(cols, column, remap, out, row):
+    """Map a column of string codes to key numbers; returns how many were unknown."""
     unknown = 0
-    for i in range(codes.size):
-        x = codes[i]
+    for i in range(cols.shape[1]):
+        x = cols[column, i]
+        k = -1
         if x == x:
             k = remap[int(x)] if int(x) < remap.size else -1
             if k < 0:
                 unknown += 1
-            out[i] = k
-        else:
-            out[i] = -1
+        out[row, i] = k
     return unknown
 
 
@@ -96,20 +95,23 @@ class KeySpace:
         if self.kinds == ("str",):
             self._remap[self.strings.code(str(key[0]))] = -1
 
-    def numbers(self, cols: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return each row's key number, -1 where a key field is absent."""
-        n = cols.shape[1]
+    def number_rows(
+        self, cols: NDArray[np.float64], keys: NDArray[np.int64], row: int
+    ) -> None:
+        """Fill ``keys[row]`` with each row's key number, -1 where a field is absent."""
+        out = keys[row]
         if not self.columns:
-            return np.zeros(n, np.int64)
-        out = np.empty(n, np.int64)
+            out[:] = 0
+            return
         if self.kinds == ("str",):
-            codes = cols[self.columns[0]]
-            if _lookup(codes, self._remap, out):
+            column = self.columns[0]
+            if _lookup(cols, column, self._remap, keys, row):
+                codes = cols[column]
                 new = np.unique(codes[(out < 0) & (codes == codes)])
                 for code in new:
                     self.number((self.strings.text(int(code)),))
-                _lookup(codes, self._remap, out)
-            return out
+                _lookup(cols, column, self._remap, keys, row)
+            return
         parts = cols[list(self.columns)]
         present = ~np.isnan(parts).any(axis=0)
         out[~present] = -1
@@ -119,7 +121,6 @@ class KeySpace:
             )
             found = [self.number(self._key(column)) for column in distinct.T]
             out[present] = np.array(found, np.int64)[inverse.reshape(-1)]
-        return out
 
     def _key(self, values: NDArray[np.float64]) -> Key:
         return tuple(

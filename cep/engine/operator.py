@@ -175,12 +175,11 @@ class Operator:
         OutOfOrderError
             If a time falls, in this batch or from the one before.
         """
-        n = len(batch)
+        n = batch.ints.shape[1]
         if n:
-            self._check_order(batch.time)
-        if n <= PART_ROWS:
-            if n:
-                self._take_in(batch)
+            self._check_order(batch)
+        if 0 < n <= PART_ROWS:
+            self._take_in(batch)
         else:
             for begin in range(0, n, PART_ROWS):
                 self._take_in(batch.take(slice(begin, begin + PART_ROWS)))
@@ -197,25 +196,33 @@ class Operator:
         return outputs
 
     def _take_in(self, batch: Batch) -> None:
-        keys = [space.numbers(batch.cols) for space in self.plan.keyspaces]
+        spaces = self.plan.keyspaces
+        n = batch.ints.shape[1]
+        keys = np.empty((len(spaces), n), np.int64)
+        for number, space in enumerate(spaces):
+            space.number_rows(batch.cols, keys, number)
         for call in self.plan.calls:
             self._call(call, batch)
         self._columns.fill(batch)
         for window in self._windows:
             window.feed(batch, keys[window.group.keyspace])
         bits = self._predicates.evaluate(batch)
-        for rule, word in zip(self._rules, bits, strict=True):
-            rule.feed(batch, keys[rule.compiled.keyspace], word, self._order)
-        self._order += len(batch)
+        for rule in self._rules:
+            rule.feed(batch, keys, bits, self._order)
+        self._order += n
 
-    def _check_order(self, times: NDArray[np.int64]) -> None:
-        if times[0] < self._time:
-            raise OutOfOrderError("Operator.step", int(times[0]), self._time)
-        falls = times[1:] < times[:-1]
-        if falls.any():
-            i = int(falls.argmax())
-            raise OutOfOrderError("Operator.step", int(times[i + 1]), int(times[i]))
-        self._time = int(times[-1])
+    def _check_order(self, batch: Batch) -> None:
+        times = batch.time
+        first = last = int(times[0])
+        if batch.ints.shape[1] > 1:
+            last = int(times[-1])
+            falls = times[1:] < times[:-1]
+            if falls.any():
+                i = int(falls.argmax())
+                raise OutOfOrderError("Operator.step", int(times[i + 1]), int(times[i]))
+        if first < self._time:
+            raise OutOfOrderError("Operator.step", first, self._time)
+        self._time = last
 
     def rows_of(self, batch: Batch, types: Sequence[int]) -> NDArray[np.int64]:
         """Return the rows whose type is one of ``types``."""
@@ -229,7 +236,7 @@ class Operator:
 
     def events_before(self, batch: Batch) -> int:
         """Return how many events the engine saw before a batch that it takes in."""
-        return self._order - len(batch)
+        return self._order
 
     def _call(self, computed: PythonColumn, batch: Batch) -> None:
         rows = self.rows_of(batch, [self.plan.types.index(t) for t in computed.types])

@@ -152,8 +152,8 @@ class CompiledRule:
         table[list(self.types)] = 1
         return table
 
-    def params(self) -> NDArray[np.int64]:
-        """Return the kernel's parameters."""
+    def params(self, word: int) -> NDArray[np.int64]:
+        """Return the kernel's parameters; ``word`` is the rule's place among all."""
         rule, out = self.rule, np.zeros(nfa.PARAM_WIDTH, np.int64)
         out[nfa.R_WITHIN] = rule.pattern.within_ns or 0
         out[nfa.R_SKIP] = _SKIPS[rule.after_match.kind]
@@ -171,6 +171,7 @@ class CompiledRule:
         out[nfa.R_TIMEOUTS] = bool(rule.timeouts)
         out[nfa.R_MISSING] = rule.after_match.on_missing == "trip"
         out[nfa.R_CONDITIONS] = self.conditions_in_table
+        out[nfa.R_SPACE], out[nfa.R_WORD] = self.keyspace, word
         return out
 
 

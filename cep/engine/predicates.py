@@ -64,6 +64,6 @@ class Predicates:
 
         Rows of types that a rule does not name have bits without meaning.
         """
-        bits = np.zeros((self.words, len(batch)), np.int64)
+        bits = np.zeros((self.words, batch.ints.shape[1]), np.int64)
         self.code.run(self.strings.tables(), batch.cols, bits)
         return bits

@@ -61,7 +61,7 @@ class RunningRule:
             operator.plan.strings.tables(),
             compiled.edges,
             compiled.states,
-            compiled.params(),
+            compiled.params(operator.plan.compiled.index(compiled)),
             np.array(compiled.iterative, np.int64),
             np.array(compiled.captures, np.int64),
             np.array(compiled.leaves, np.int64),
@@ -89,6 +89,7 @@ class RunningRule:
             kept=np.zeros((branch + 2, 2), np.int64),
             made=np.zeros((branch + 2, 2), np.int64),
         )
+        self._counters = counters
         self._handle = np.zeros((nfa.HANDLE_LENGTH, WORDS), np.int64)
         self._bind()
         self._scratch = np.zeros(0, np.int64)
@@ -162,43 +163,33 @@ class RunningRule:
     def feed(
         self,
         batch: Batch,
-        key: NDArray[np.int64],
+        keys: NDArray[np.int64],
         bits: NDArray[np.int64],
         first: int,
     ) -> None:
         """Take in a batch.
 
-        ``bits`` says which conditions each row satisfies (`Predicates`),
-        ``first`` is the first row's place among all events.
+        ``keys`` (spaces, n) numbers the keys, ``bits`` (rules, n) says which
+        conditions each row satisfies (`Predicates`), ``first`` is the first row's
+        place among all events.
         """
-        self.ensure_keys()
+        if len(self.space.keys) > len(self.arena.keys):
+            self.ensure_keys()
         self._refresh_tables()
-        at = 0
+        at, ints, cols = 0, batch.ints, batch.cols
         while True:
-            at = nfa.feed(
-                self._handle,
-                batch.type,
-                key,
-                bits,
-                batch.time,
-                batch.id_hi,
-                batch.id_lo,
-                batch.cols,
-                first,
-                at,
-            )
-            if at == len(bits):
+            at = nfa.feed(self._handle, ints, cols, keys, bits, first, at)
+            if at == ints.shape[1]:
                 return
             self._drain()
-            self.make_room(int(key[at]))
+            self.make_room(int(keys[self.compiled.keyspace, at]))
             if len(self.arena.nodes) < OUT_ROWS:
                 # Nodes of what is put out are held until it is copied.
                 self.ensure(0, len(self.arena.nodes))
 
     def pass_time(self, now_ns: int) -> None:
         """Let time pass: expire partial matches, release absences."""
-        arena = self.arena
-        if not arena.counters[nfa.C_HEAP] or arena.heap[0, 0] > now_ns:
+        if not self._counters[nfa.C_HEAP] or self.arena.heap[0, 0] > now_ns:
             return
         # What matches captured may be tested by what they emit.
         self._refresh_tables()
@@ -208,7 +199,8 @@ class RunningRule:
 
     def take_matches(self) -> Matches | None:
         """Return what was found since the last call."""
-        self._drain()
+        if self._counters[nfa.C_OUT]:
+            self._drain()
         if not self._found:
             return None
         found, self._found = self._found, []

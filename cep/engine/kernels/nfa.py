@@ -22,8 +22,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba.core.types import float64, int32, int64, uint8
 
-from cep.engine.kernels.handle import WORDS, bind, bind2, length, table, word
+from cep.engine.kernels.handle import WORDS, bind2, length, table, word
 from cep.engine.kernels.jit import inner, kernel
+from cep.engine.kernels.rows import ID_HI as EVENT_HI
+from cep.engine.kernels.rows import ID_LO as EVENT_LO
+from cep.engine.kernels.rows import TIME as TIME_NS
+from cep.engine.kernels.rows import TYPE
 from cep.engine.kernels.vm import (
     COUNT,
     FIRST,
@@ -105,7 +109,8 @@ R_LEAVES = 9  # how many of the emitted values are those of matches, not time-ou
 R_TIMEOUTS = 10  # whether time-outs are put out
 R_MISSING = 11  # whether a skip target that is not there trips the rule
 R_CONDITIONS = 12  # conditions on the event alone, if there is a table of reactions
-PARAM_WIDTH = 13
+R_SPACE, R_WORD = 13, 14  # which keys and which bits of a batch are the rule's
+PARAM_WIDTH = 15
 NO_SKIP, TO_NEXT, PAST_LAST, TO_FIRST, TO_LAST = 0, 1, 2, 3, 4
 DROP_OLDEST, DROP_NEW, TRIP = 0, 1, 2
 # Why a rule tripped (C_TRIPPED).
@@ -184,12 +189,10 @@ OUTV = np.int64(24)
 STACK_ROWS = np.int64(25)
 KEPT = np.int64(26)
 MADE = np.int64(27)
-TIMES = np.int64(28)
-ID_HIS = np.int64(29)
-ID_LOS = np.int64(30)
-COLS = np.int64(31)
-FIRST_ROW = np.int64(32)
-HANDLE_LENGTH = 33
+INTS = np.int64(28)
+COLS = np.int64(29)
+FIRST_ROW = np.int64(30)
+HANDLE_LENGTH = 31
 
 
 code_of = table(CODE, int32, 2, width=3)
@@ -220,9 +223,7 @@ out_of = table(OUT, int64, 2, width=OUT_WIDTH)
 outv_of = table(OUTV, float64, 2)
 kept_of = table(KEPT, int64, 2, width=2)
 made_of = table(MADE, int64, 2, width=2)
-time_of = table(TIMES, int64)
-id_hi_of = table(ID_HIS, int64)
-id_lo_of = table(ID_LOS, int64)
+ints_of = table(INTS, int64, 2)
 cols_of = table(COLS, float64, 2)
 
 
@@ -272,9 +273,7 @@ def new_node(h, i, before, variable):
     """Bind event ``i`` after ``before``; the caller takes the references."""
     nodes = nodes_of(h)
     c = counters_of(h)
-    time = time_of(h)
-    id_hi = id_hi_of(h)
-    id_lo = id_lo_of(h)
+    ints = ints_of(h)
     captures = captures_of(h)
     vals = vals_of(h)
     cols = cols_of(h)
@@ -291,10 +290,10 @@ def new_node(h, i, before, variable):
     nodes[node, COUNT] = nodes[same, COUNT] + 1 if same >= 0 else 1
     nodes[node, FIRST] = nodes[same, FIRST] if same >= 0 else node
     nodes[node, REFS] = 0
-    nodes[node, TIME] = time[i]
+    nodes[node, TIME] = ints[TIME_NS, i]
     nodes[node, ORDER] = place_of(h, i)
-    nodes[node, ID_HI] = id_hi[i]
-    nodes[node, ID_LO] = id_lo[i]
+    nodes[node, ID_HI] = ints[EVENT_HI, i]
+    nodes[node, ID_LO] = ints[EVENT_LO, i]
     nodes[node, LENGTH] = nodes[before, LENGTH] + 1 if before >= 0 else 1
     if before >= 0:
         nodes[before, REFS] += 1
@@ -824,9 +823,9 @@ def advance(h, k, i, bits, p, known, value):
     states = states_of(h)
     kept = kept_of(h)
     made = made_of(h)
-    time = time_of(h)
+    ints = ints_of(h)
     nodes = nodes_of(h)
-    now = time[i]
+    now = ints[TIME_NS, i]
     if p >= 0:
         state, node = partials[p, P_STATE], partials[p, P_NODE]
         start, order = partials[p, P_START], partials[p, P_ORDER]
@@ -1008,20 +1007,20 @@ def move(h, k, i, bits):
 def begin_matches(h, k, i, bits):
     """Begin partial matches with an event; whether there is one."""
     kept = kept_of(h)
-    time = time_of(h)
+    ints = ints_of(h)
     made = made_of(h)
     none = np.int64(0)
     what = reaction(h, none, bits)
     if what >= TAKES:
         row, edges = what - TAKES, edges_of(h)
         node = new_node(h, i, np.int64(-1), edges[row, E_VARIABLE])
-        p = new_partial(h, k, node, time[i], none, place_of(h, i))
+        p = new_partial(h, k, node, ints[TIME_NS, i], none, place_of(h, i))
         insert_after(h, k, np.int64(-1), p)
         enter(h, k, p, edges[row, E_TARGET])
         return True
     n = advance(h, k, i, bits, np.int64(-1), none, none)
     for j in range(n):
-        q = new_partial(h, k, kept[j, 1], time[i], np.int64(0), place_of(h, i))
+        q = new_partial(h, k, kept[j, 1], ints[TIME_NS, i], np.int64(0), place_of(h, i))
         insert_after(h, k, np.int64(-1), q)
         enter(h, k, q, kept[j, 0])
     if made[0, 0] > 0:
@@ -1083,7 +1082,7 @@ def enforce_limits(h, k, now):
 
 
 @kernel
-def feed(handle, type, key, bits, time, id_hi, id_lo, cols, order, begin):
+def feed(handle, ints, cols, all_keys, all_bits, order, begin):
     """Take in rows from ``begin`` on; return the row reached.
 
     ``order`` is the place of row 0 in the engine's order of events. A row short
@@ -1094,16 +1093,16 @@ def feed(handle, type, key, bits, time, id_hi, id_lo, cols, order, begin):
     keys = keys_of(h)
     c = counters_of(h)
     types = types_of(h)
-    bind(handle, TIMES, time)
-    bind(handle, ID_HIS, id_hi)
-    bind(handle, ID_LOS, id_lo)
+    bind2(handle, INTS, ints)
     bind2(handle, COLS, cols)
     handle[FIRST_ROW, 0] = order
     most, most_bound = params_of(h)[R_CAP], params_of(h)[R_BINDINGS]
-    for i in range(begin, type.size):
-        if type[i] < 0 or types[type[i]] == 0:
+    space, word = params_of(h)[R_SPACE], params_of(h)[R_WORD]
+    for i in range(begin, ints.shape[1]):
+        code = ints[TYPE, i]
+        if code < 0 or types[code] == 0:
             continue
-        k, b, now = key[i], bits[i], time[i]
+        k, b, now = all_keys[space, i], all_bits[word, i], ints[TIME_NS, i]
         if k < 0 or c[C_TRIPPED] != 0:
             continue
         occupied = keys[k, K_OCCUPIED]
@@ -1135,7 +1134,7 @@ def feed(handle, type, key, bits, time, id_hi, id_lo, cols, order, begin):
             mark_dirty(h, k)
             if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
                 set_timer(h, keys[k, K_DEADLINE], k)
-    return type.size
+    return ints.shape[1]
 
 
 @kernel
