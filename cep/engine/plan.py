@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cep.engine.automaton import Automaton, build_automaton
 from cep.engine.interner import Interner
 from cep.engine.kernels import nfa, slots, vm, windows
 from cep.engine.keyspace import KeySpace
 from cep.engine.program import Programs
 from cep.errors import RuleError
+from cep.rules.automaton import Automaton, build_automaton
 from cep.rules.expressions import (
     Binary,
     Expr,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Seq
     from datetime import timedelta
 
+    from cep.rules.diagram import Diagram
     from cep.rules.patterns import Contiguity
 
 Severity = Literal["info", "warning", "critical"]
@@ -207,6 +208,16 @@ class Rule:
             else "  portable: no, it calls Python (py)"
         )
         return "\n".join(lines)
+
+    def diagram(self) -> Diagram:
+        """Return a drawing of the automaton; notebooks show it, `str` is Mermaid text.
+
+        Each state is a step to be taken. A thick arrow takes an event, a dotted
+        one passes over it, a thin one moves on without an event.
+        """
+        from cep.rules.diagram import draw
+
+        return draw(self)
 
     def _repr_markdown_(self) -> str:
         return f"```text\n{self.describe()}\n```"

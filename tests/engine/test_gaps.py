@@ -2,8 +2,8 @@
 
 import pytest
 
-from cep.engine.automaton import build_automaton
 from cep.rules import build_rule, e, emit, on, seq
+from cep.rules.automaton import build_automaton
 from tests import streams
 
 assert streams  # registers test.tick

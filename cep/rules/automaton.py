@@ -556,9 +556,14 @@ class Automaton:
     states: tuple[FlatState, ...]
 
 
+def build_states(rule: Rule) -> State:
+    """Return the start state of the pattern's automaton, PROCEED edges included."""
+    return _Builder(rule).build()
+
+
 def build_automaton(rule: Rule) -> Automaton:
     """Compile the pattern of ``rule``; state 0 of the result is the start."""
-    return flatten(_Builder(rule).build(), rule)
+    return flatten(build_states(rule), rule)
 
 
 @dataclass(frozen=True, slots=True)
