@@ -145,12 +145,10 @@ class Rule:
 
     def expressions(self) -> Iterator[Expr]:
         """Yield every node of every condition and emission."""
-        conditions = [s.condition for s in self.steps]
-        conditions += [s.quantifier.until for s in self.steps]
-        conditions.append(self.pattern.condition)
-        for expr in conditions:
-            if expr is not None:
-                yield from expr.walk()
+        for element in self.pattern.walk():
+            for expr in (element.condition, element.quantifier.until):
+                if expr is not None:
+                    yield from expr.walk()
         for emission in (*self.emissions, *self.timeouts):
             for leaf in emission.leaves():
                 yield from leaf.walk()
@@ -448,16 +446,18 @@ def _check(made: Rule, where: str) -> None:
             field_kind(name, [event_type], f"{where}, key")
     _check_shape(made, where)
     bound: dict[str, tuple[str, ...]] = {}
-    looping = _in_repeated_groups(made.pattern)
+    together = _repeated_together(made.pattern)
     later = {
         s.name: "that step comes later in the pattern" for s in made.steps if s.name
     }
     for contiguity, step in made.pattern.steps():
         name = step.name or ""
         at = f"{where}, step {name!r}"
-        # A repeated step may look back at itself, also if its group repeats.
-        repeats = step.quantifier.repeats or name in looping
-        own = {name: step.types} if repeats else {}
+        # A repeated step may look back at itself, and one of a repeated group at
+        # all steps of the group: the time around before may have bound them.
+        own = dict(together.get(name, {}))
+        if step.quantifier.repeats:
+            own[name] = step.types
         later.pop(name)
         unbound = {**later, name: "a step cannot read its own event through m"}
         checker = Checker(at, step.types, {**bound, **own}, made.key, unbound)
@@ -468,6 +468,7 @@ def _check(made: Rule, where: str) -> None:
             later[name] = "that step must not come, so it binds nothing"
         else:
             bound[name] = step.types
+    _check_group_ends(made.pattern, made, where)
     final = Checker(where, made.completing_types, bound, made.key, later)
     if made.pattern.condition is not None:
         final.condition(made.pattern.condition)
@@ -483,15 +484,41 @@ def _check(made: Rule, where: str) -> None:
         )
 
 
-def _in_repeated_groups(group: Sequence, repeated: bool = False) -> set[str]:
-    names: set[str] = set()
+def _repeated_together(group: Sequence) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return, for each step of a repeated group, all that the group may have bound."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
     for _, element in group.elements:
-        if isinstance(element, Sequence):
-            inside = repeated or element.quantifier.repeats
-            names |= _in_repeated_groups(element, inside)
-        elif repeated and element.name:
-            names.add(element.name)
-    return names
+        if not isinstance(element, Sequence):
+            continue
+        if not element.quantifier.repeats:
+            found |= _repeated_together(element)
+            continue
+        inside = list(element.steps())
+        bind = {x.name or "": x.types for how, x in inside if how not in NEGATIONS}
+        found |= {x.name or "": bind for _, x in inside}
+    return found
+
+
+def _check_group_ends(group: Sequence, made: Rule, where: str) -> None:
+    """Check what ends the repetition of a group: it may come at any event."""
+    for _, element in group.elements:
+        if not isinstance(element, Sequence):
+            continue
+        until, inside = element.quantifier.until, {x.name for _, x in element.steps()}
+        if until is not None:
+            bound: dict[str, tuple[str, ...]] = {}
+            later: dict[str, str] = {}
+            for contiguity, step in made.pattern.steps():
+                name = step.name or ""
+                if contiguity in NEGATIONS:
+                    later[name] = "that step must not come, so it binds nothing"
+                elif inside <= bound.keys() | later.keys():
+                    later[name] = "that step comes later in the pattern"
+                else:
+                    bound[name] = step.types
+            at = f"{where}, {element.label}, until"
+            Checker(at, made.types, bound, made.key, later).condition(until)
+        _check_group_ends(element, made, where)
 
 
 def _check_shape(made: Rule, where: str) -> None:

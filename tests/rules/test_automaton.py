@@ -67,6 +67,19 @@ def test_within_means_less_than_that_from_first_to_last(within, found):
     assert go(seq(a).then(b).within(within), word("ab", [0, 3])) == found
 
 
+def test_a_step_of_a_repeated_group_may_look_at_the_time_around_before():
+    """Also at a step that follows it in the group."""
+    rising = a.where((count(m.b) == 0) | (e.x == last(m.b).x + 1))
+    assert go(seq(seq(rising).next(b).times(2)), "abab") == ["0123@3"]
+    assert go(seq(seq(rising).then(b).times(2)), "abxab") == []
+
+
+def test_a_repeated_group_ends_at_an_event_that_looks_at_what_it_bound():
+    group = seq(a).then(b).one_or_more().until(e.x > last(m.b).x + 2)
+    assert go(seq(group), "abab") == ["01@1", "0123@3", "23@3"]
+    assert go(seq(group), "abxab") == ["01@1", "34@4"]
+
+
 def test_an_absence_comes_out_when_its_time_has_run_out_and_not_before():
     pattern = seq(a).not_then(b).within("5ms")
     assert go(pattern, "a") == ["0@5"]

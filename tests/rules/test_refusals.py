@@ -561,6 +561,28 @@ TEXTS = {
             "follows. Put it on the step that follows, or .within on the sequence"
         ),
     ),
+    "an unknown field in a group's end": (
+        lambda: made(
+            seq(tick).then(seq(tack).then(tock).one_or_more().until(e.xx > 1))
+        ),
+        None,
+    ),
+    "a later step in a group's end": (
+        lambda: made(
+            seq(seq(tick).then(tack).one_or_more().until(m.c.x > m.a.x)).then(tock)
+        ),
+        (
+            "rule 'r', sequence of step 'a', step 'b', until: m.c: that step comes later in "
+            "the pattern. Name a step that comes before"
+        ),
+    ),
+    "a later step outside of a repeated group": (
+        lambda: made(seq(seq(tick.where(m.c.x > 1)).then(tack).times(2)).then(tock)),
+        (
+            "rule 'r', step 'a': m.c: that step comes later in the pattern. Name a step "
+            "that comes before"
+        ),
+    ),
     "a timeout that never comes": (
         lambda: made(seq(tick).then(tack), on_timeout=emit(x=m.a.x)),
         (
