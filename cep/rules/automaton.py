@@ -155,6 +155,20 @@ class _Builder:
         self.states.append(state)
         return state
 
+    def _waiting(
+        self, element: _Element, kind: StateKind = "normal", *, passed: bool = False
+    ) -> State:
+        """A state that waits for ``element``; ``passed``: an event was passed over."""
+        state = self._state(element.name, kind)
+        if kind == "pending":
+            state.gap_ns = element.gap_ns
+        return state
+
+    def _like(self, state: State) -> State:
+        copy = self._state(state.variable, state.kind)
+        copy.gap_ns = state.gap_ns
+        return copy
+
     def _sequence(
         self, body: Sequence, sink: State, following: _Element | None, gap_ns: int
     ) -> State:
@@ -183,15 +197,14 @@ class _Builder:
         if sink.kind != "final" or not waits:
             return sink
         condition = self._take_condition(element)
-        pending = self._state(element.name, "pending")
-        pending.gap_ns = element.gap_ns
+        pending = self._waiting(element, "pending")
         pending.add("proceed", self._stop(condition, element.name), condition)
         pending.add("ignore", pending, Not(condition))
         return pending
 
     def _not_next(self, element: _Element, sink: State) -> State:
         condition = self._take_condition(element)
-        state = self._state(element.name)
+        state = self._waiting(element)
         # Into FINAL by IGNORE: in last place a further event has to confirm it.
         action: Action = "ignore" if sink.kind == "final" else "proceed"
         state.add(action, sink, Not(condition), element.gap_ns)
@@ -279,7 +292,7 @@ class _Builder:
     ) -> State:
         if isinstance(element.body, Sequence):
             return self._group_state(element, sink, proceed, optional, following)
-        state = self._state(element.name)
+        state = self._waiting(element)
         # An event that is taken cancels the absences before an optional step.
         after = self._without_transitive_nots(element, sink)
         state.add("take", after, take, element.gap_ns)
@@ -297,7 +310,7 @@ class _Builder:
             if optional or self._heads_optional_group(element):
                 # Waiting without the PROCEED edge, so that each way around the
                 # optional step is opened only once.
-                waiting = self._state(element.name)
+                waiting = self._waiting(element, passed=True)
                 waiting.add("take", after, take, element.gap_ns)
                 waiting.add("ignore", waiting, ignore)
                 self._add_stops(element, waiting)
@@ -314,7 +327,7 @@ class _Builder:
         ignore = self._until(self._inner_ignore_condition(element), until, False)
         take = self._until(self._take_condition(element), until, True)
         assert take is not None
-        loop = self._state(element.name)
+        loop = self._waiting(element)
         if quantifier.greedy:
             if until is not None:
                 before = self._copy(sink)
@@ -329,7 +342,7 @@ class _Builder:
         loop.add("take", loop, take, element.gap_ns)
         self._add_stop_to_loop(following, loop)
         if ignore is not None:
-            waiting = self._state(element.name)
+            waiting = self._waiting(element, passed=True)
             waiting.add("take", loop, take, element.gap_ns)
             waiting.add("ignore", waiting, ignore)
             loop.add("ignore", waiting, ignore)
@@ -355,7 +368,7 @@ class _Builder:
         self, element: _Element, sink: State, following: _Element | None
     ) -> State:
         true = self._true()
-        back = self._state(element.name)
+        back = self._waiting(element)
         first = self._inside(element, back, following)
         first.add("proceed", sink, true)
         back.add("proceed", first, true)
@@ -390,8 +403,7 @@ class _Builder:
         return self.group.first_of_loop and self.group.body.quantifier.optional
 
     def _copy(self, state: State) -> State:
-        copy = self._state(state.variable, state.kind)
-        copy.gap_ns = state.gap_ns
+        copy = self._like(state)
         for edge in state.edges:
             target = copy if edge.target is state else edge.target
             copy.add(edge.action, target, edge.condition, edge.gap_ns)
@@ -411,8 +423,7 @@ class _Builder:
         if not nots or not element.quantifier.optional:
             return sink
         names = {name for _, name in nots}
-        copy = self._state(sink.variable, sink.kind)
-        copy.gap_ns = sink.gap_ns
+        copy = self._like(sink)
         for edge in sink.edges:
             target = edge.target
             if edge.action == "proceed":

@@ -468,7 +468,7 @@ def _check(made: Rule, where: str) -> None:
             later[name] = "that step must not come, so it binds nothing"
         else:
             bound[name] = step.types
-    _check_group_ends(made.pattern, made, where)
+    _check_group_ends(made.pattern, made, together, where)
     final = Checker(where, made.completing_types, bound, made.key, later)
     if made.pattern.condition is not None:
         final.condition(made.pattern.condition)
@@ -499,7 +499,12 @@ def _repeated_together(group: Sequence) -> dict[str, dict[str, tuple[str, ...]]]
     return found
 
 
-def _check_group_ends(group: Sequence, made: Rule, where: str) -> None:
+def _check_group_ends(
+    group: Sequence,
+    made: Rule,
+    together: Mapping[str, Mapping[str, tuple[str, ...]]],
+    where: str,
+) -> None:
     """Check what ends the repetition of a group: it may come at any event."""
     for _, element in group.elements:
         if not isinstance(element, Sequence):
@@ -516,9 +521,11 @@ def _check_group_ends(group: Sequence, made: Rule, where: str) -> None:
                     later[name] = "that step comes later in the pattern"
                 else:
                     bound[name] = step.types
+            for one in inside:
+                bound |= together.get(one or "", {})
             at = f"{where}, {element.label}, until"
             Checker(at, made.types, bound, made.key, later).condition(until)
-        _check_group_ends(element, made, where)
+        _check_group_ends(element, made, together, where)
 
 
 def _check_shape(made: Rule, where: str) -> None:
