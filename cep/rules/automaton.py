@@ -598,28 +598,37 @@ def flatten(start: State, rule: Rule) -> Automaton:
         queue += [edge.target for edge in state.edges]
     numbers = {key: i for i, key in enumerate(order)}
     ways = {key: list(_ways(s, (), 0, rule)) for key, s in order.items()}
-    return Automaton(tuple(_flat(state, numbers, ways) for state in order.values()))
+    # A match's first event has none before it.
+    gaps = {
+        key: 0 if s.kind == "start" else _runs_out(s, ways, set()) or 0
+        for key, s in order.items()
+    }
+    return Automaton(tuple(_flat(s, numbers, ways, gaps) for s in order.values()))
 
 
 def _flat(
-    state: State, numbers: dict[int, int], ways: dict[int, list[_Way]]
+    state: State,
+    numbers: dict[int, int],
+    ways: dict[int, list[_Way]],
+    gaps: dict[int, int],
 ) -> FlatState:
-    # A match's first event has none before it.
-    at_start = state.kind == "start"
-    gap = 0 if at_start else _runs_out(state, ways, set()) or 0
     edges = []
     for way in ways[id(state)]:
-        edge, literals = way.edge, way.literals
-        if edge.action == "proceed" or (at_start and edge.action == "ignore"):
+        edge, literals, limit = way.edge, way.literals, way.gap_ns
+        target, passes = edge.target, edge.action == "ignore"
+        if edge.action == "proceed" or (state.kind == "start" and passes):
             continue
-        stops = edge.target.kind == "stop"
-        # The shortest limits of a state are conditions, the longest its end.
-        if way.gap_ns and way.gap_ns != gap and not (stops or at_start):
-            literals = (*literals, (SincePrevious(way.gap_ns), True))
+        if passes and target.kind == "normal" and not target.gap_ns:
+            # Nothing goes to wait where it would have run out already.
+            limit = _shorter(limit, gaps[id(target)])
+        # The shorter limits of a state are conditions, the longest is its end.
+        bounded = target.kind != "stop" and state.kind != "start"
+        if bounded and limit and limit != gaps[id(state)]:
+            literals = (*literals, (SincePrevious(limit), True))
         edges.append(
             FlatEdge(
-                "stop" if stops else edge.action,
-                numbers[id(edge.target)],
+                "stop" if target.kind == "stop" else edge.action,
+                numbers[id(target)],
                 edge.source.variable,
                 literals,
             )
@@ -629,7 +638,9 @@ def _flat(
         for way in ways[id(state)]
         if way.edge.action == "proceed" and way.edge.target.kind == "final"
     ]
-    return FlatState(state.variable, state.kind, tuple(edges), tuple(completes), gap)
+    return FlatState(
+        state.variable, state.kind, tuple(edges), tuple(completes), gaps[id(state)]
+    )
 
 
 def _runs_out(state: State, ways: dict[int, list[_Way]], seen: set[int]) -> int | None:
