@@ -310,8 +310,6 @@ def _quantify(element: Any, q: dict[str, Any] | None, bound: Bound) -> Any:
     if not q:
         return element
     least, most = q["min"], q["max"]
-    if least == 0 and (most is None or most == 0):
-        raise RuleError("times", f"{least} to {most}", "use one_or_more().optional()")
     if (least, most) != (1, 1) or q.get("explicit"):
         element = (
             element.at_least(least) if most is None else element.between(least, most)

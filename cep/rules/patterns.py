@@ -150,6 +150,12 @@ class _Element:
                     f"a repetition is a whole number, got {n!r}",
                     "give an int",
                 )
+        if least == 0 and most is None:
+            raise RuleError(
+                self.label,
+                "at_least(0) asks for nothing",
+                "write .one_or_more().optional()",
+            )
         if least < 0 or (most is not None and (most < 1 or most < least)):
             raise RuleError(
                 self.label,

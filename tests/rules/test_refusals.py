@@ -672,6 +672,10 @@ TEXTS = {
             " 0 means optional"
         ),
     ),
+    "at least nothing": (
+        lambda: tick.at_least(0),
+        "step 'a': at_least(0) asks for nothing. Write .one_or_more().optional()",
+    ),
     "no repetition at all": (
         lambda: tick.times(0),
         (
