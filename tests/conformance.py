@@ -49,14 +49,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cep.engine import automaton, plan
+from cep.engine import plan
 from cep.engine.kernels import nfa
 from cep.engine.operator import Operator
 from cep.errors import RuleError
 from cep.events.columns import Column, EventColumns
 from cep.events.ids import ulid_to_words
 from cep.events.registry import registry
-from cep.rules import AfterMatch, emit, on, seq
+from cep.rules import AfterMatch, automaton, emit, on, seq
 from cep.rules.expressions import (
     Binary,
     BoundAggregate,
