@@ -50,6 +50,7 @@ _ENGINE_FIELD = "engine"
 # Keys with nothing left to remember are given back when this many have piled
 # up: sweeping is linear in the keys, so it must be rare.
 SWEEP_AT = 10_000
+LONG_AGO = np.iinfo(np.int64).min
 # A large batch is taken in in parts of so many rows, which fit in the cache.
 PART_ROWS = 16_384
 
@@ -96,6 +97,9 @@ class Operator:
         self._order = 0
         self._time = 0
         self._swept = 0
+        # Kernels look at a row of columns even where there is no event.
+        self._nothing = Batch.empty(self.plan.column_count)
+        self._nothing.cols = np.full((max(1, self.plan.column_count), 1), np.nan)
         self._removed: dict[str, None] = {}
         self._outputs: weakref.WeakSet[Outputs] = weakref.WeakSet()
 
@@ -179,13 +183,16 @@ class Operator:
         if n:
             self._check_order(batch)
         if 0 < n <= PART_ROWS:
-            self._take_in(batch)
-        else:
+            self._take_in(batch, watermark_ns)
+        elif n:
             for begin in range(0, n, PART_ROWS):
-                self._take_in(batch.take(slice(begin, begin + PART_ROWS)))
+                part = batch.take(slice(begin, begin + PART_ROWS))
+                last = begin + PART_ROWS >= n
+                self._take_in(part, watermark_ns if last else LONG_AGO)
+        elif any(rule.is_due(watermark_ns) for rule in self._rules):
+            self._pass_time(watermark_ns)
         outputs = Outputs()
         for rule in self._rules:
-            rule.pass_time(watermark_ns)
             found = rule.take_matches()
             if found is not None:
                 outputs.matches.append(found)
@@ -195,7 +202,12 @@ class Operator:
             self.sweep(watermark_ns)
         return outputs
 
-    def _take_in(self, batch: Batch) -> None:
+    def _pass_time(self, until_ns: int) -> None:
+        none = np.zeros((0, 0), np.int64)
+        for rule in self._rules:
+            rule.feed(self._nothing, none, none, self._order, until_ns)
+
+    def _take_in(self, batch: Batch, until_ns: int) -> None:
         spaces = self.plan.keyspaces
         n = batch.ints.shape[1]
         keys = np.empty((len(spaces), n), np.int64)
@@ -208,7 +220,7 @@ class Operator:
             window.feed(batch, keys[window.group.keyspace])
         bits = self._predicates.evaluate(batch)
         for rule in self._rules:
-            rule.feed(batch, keys, bits, self._order)
+            rule.feed(batch, keys, bits, self._order, until_ns)
         self._order += n
 
     def _check_order(self, batch: Batch) -> None:

@@ -93,8 +93,6 @@ class RunningRule:
         self._handle = np.zeros((nfa.HANDLE_LENGTH, WORDS), np.int64)
         self._bind()
         self._scratch = np.zeros(0, np.int64)
-        # What the kernels get as events when only time passes.
-        self._no_cols = np.full((max(1, operator.plan.column_count), 1), np.nan)
         self._found: list[Matches] = []
 
     def _bind(self) -> None:
@@ -166,8 +164,9 @@ class RunningRule:
         keys: NDArray[np.int64],
         bits: NDArray[np.int64],
         first: int,
+        until_ns: int,
     ) -> None:
-        """Take in a batch.
+        """Take in a batch, then let time pass.
 
         ``keys`` (spaces, n) numbers the keys, ``bits`` (rules, n) says which
         conditions each row satisfies (`Predicates`), ``first`` is the first row's
@@ -178,24 +177,24 @@ class RunningRule:
         self._refresh_tables()
         at, ints, cols = 0, batch.ints, batch.cols
         while True:
-            at = nfa.feed(self._handle, ints, cols, keys, bits, first, at)
+            at = nfa.feed(self._handle, ints, cols, keys, bits, first, at, until_ns)
             if at == ints.shape[1]:
                 return
             self._drain()
-            self.make_room(int(keys[self.compiled.keyspace, at]))
+            if at >= 0:
+                self.make_room(int(keys[self.compiled.keyspace, at]))
+            else:
+                self.make_room(int(self.arena.heap[0, 1]))
+                at = ints.shape[1]
             if len(self.arena.nodes) < OUT_ROWS:
                 # Nodes of what is put out are held until it is copied.
                 self.ensure(0, len(self.arena.nodes))
 
-    def pass_time(self, now_ns: int) -> None:
-        """Let time pass: expire partial matches, release absences."""
-        if not self._counters[nfa.C_HEAP] or self.arena.heap[0, 0] > now_ns:
-            return
-        # What matches captured may be tested by what they emit.
-        self._refresh_tables()
-        while not nfa.pass_time(self._handle, self._no_cols, now_ns):
-            self._drain()
-            self.make_room(int(self.arena.heap[0, 1]))
+    def is_due(self, now_ns: int) -> bool:
+        """Whether anything happens if time passes to then."""
+        if not self._counters[nfa.C_HEAP]:
+            return False
+        return bool(self.arena.heap[0, 0] <= now_ns)
 
     def take_matches(self) -> Matches | None:
         """Return what was found since the last call."""
@@ -301,12 +300,13 @@ class RunningRule:
         if not matches and emitted == timed_out == nfa.NEVER:
             return None
         partials = np.zeros((matches, nfa.PARTIAL_WIDTH), np.int64)
+        watched = np.zeros(matches)
         held = np.zeros((matches, arena.held.shape[1]))
         size = min(size, len(arena.nodes))
         nodes = np.zeros((size, vm.NODE_WIDTH), np.int64)
         vals = np.zeros((size, arena.vals.shape[1]))
         live, waiting, count = nfa.export_key(
-            self._handle, k, self._scratch, partials, nodes, vals, held
+            self._handle, k, self._scratch, partials, watched, nodes, vals, held
         )
         nodes, vals = nodes[:count], vals[:count].copy()
         nodes[:, vm.REFS] = 0
@@ -318,6 +318,7 @@ class RunningRule:
                 live,
                 waiting,
                 partials.tobytes(),
+                watched.tobytes(),
                 nodes.tobytes(),
                 vals.tobytes(),
                 held.tobytes(),
@@ -344,7 +345,7 @@ class RunningRule:
         """Put one key's matches back."""
         state = unpack(name, blob, MatchState)
         compiled = self.compiled
-        partials, nodes, vals, held = state.arrays(
+        partials, watched, nodes, vals, held = state.arrays(
             len(compiled.states),
             len(compiled.variables),
             compiled.capture_kinds,
@@ -362,10 +363,10 @@ class RunningRule:
             state.live,
             state.waiting,
             partials,
+            watched,
             nodes,
             vals,
             held,
-            self._no_cols,
         )
         self.arena.keys[k, nfa.K_EMITTED] = state.emitted_ns
         self.arena.keys[k, nfa.K_EMITTED_TIMEOUT] = state.emitted_timeout_ns

@@ -96,6 +96,7 @@ class MatchState(msgspec.Struct, array_like=True):
     live: Int64
     waiting: Int64
     partials: bytes  # int64, (live + waiting, PARTIAL_WIDTH)
+    watched: bytes  # float64, (live + waiting,)
     nodes: bytes  # int64, (nodes, NODE_WIDTH)
     values: bytes  # float64, (nodes, captures); strings are places in `texts`
     held: bytes  # float64, (live + waiting, leaves); likewise
@@ -110,12 +111,13 @@ class MatchState(msgspec.Struct, array_like=True):
         variables: int,
         captures: Sequence[str],
         leaves: Sequence[str],
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return partial matches, nodes, captured values and held values.
+    ) -> tuple[NDArray[Any], ...]:
+        """Return partial matches, what they watch, nodes, captured and held values.
 
         ``captures`` and ``leaves`` are the kinds of the columns.
         """
         partials = _table(self.partials, np.int64, nfa.PARTIAL_WIDTH)
+        watched = _table(self.watched, np.float64, 1, len(partials)).reshape(-1)
         nodes = _table(self.nodes, np.int64, vm.NODE_WIDTH)
         values = _table(self.values, np.float64, len(captures), len(nodes))
         held = _table(self.held, np.float64, len(leaves), len(partials))
@@ -145,7 +147,7 @@ class MatchState(msgspec.Struct, array_like=True):
             for j, kind in enumerate(kinds):
                 if kind == "str":
                     _need(_places(table[:, j], len(self.texts)))
-        return partials, nodes, values, held
+        return partials, watched, nodes, values, held
 
 
 def pack(value: msgspec.Struct) -> bytes:

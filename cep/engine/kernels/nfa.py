@@ -1082,12 +1082,14 @@ def enforce_limits(h, k, now):
 
 
 @kernel
-def feed(handle, ints, cols, all_keys, all_bits, order, begin):
-    """Take in rows from ``begin`` on; return the row reached.
+def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
+    """Take in rows from ``begin`` on, then let time pass; return the row reached.
 
     ``order`` is the place of row 0 in the engine's order of events. A row short
     of the end means that the arena is too small (or its output full) for the
-    next event: drain, enlarge, and call again from there.
+    next event, -1 that it is for the key whose time runs out next: drain,
+    enlarge, and call again from there. ``cols`` must have a row even if there
+    is none to take in.
     """
     h = handle.ctypes.data
     keys = keys_of(h)
@@ -1134,29 +1136,16 @@ def feed(handle, ints, cols, all_keys, all_bits, order, begin):
             mark_dirty(h, k)
             if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
                 set_timer(h, keys[k, K_DEADLINE], k)
-    return ints.shape[1]
-
-
-@kernel
-def pass_time(handle, cols, now):
-    """Let time pass for every key; False if the output is full (call again).
-
-    ``cols`` is one row of nothing.
-    """
-    bind2(handle, COLS, cols)
-    h = handle.ctypes.data
-    c = counters_of(h)
-    keys = keys_of(h)
     heap = heap_of(h)
-    while c[C_HEAP] > 0 and heap[0, 0] <= now:
+    while c[C_HEAP] > 0 and heap[0, 0] <= until:
         k = heap[0, 1]
         if not has_room(h, k):
-            return False
+            return -1
         pop_timer(h)
-        expire(h, k, now)
+        expire(h, k, until)
         if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
             set_timer(h, keys[k, K_DEADLINE], k)
-    return True
+    return ints.shape[1]
 
 
 @kernel
@@ -1223,7 +1212,9 @@ def take_out(handle, order, offsets, ids_hi, ids_lo, variables):
 
 
 @kernel
-def export_key(handle, k, scratch, partials_out, nodes_out, vals_out, held_out):
+def export_key(
+    handle, k, scratch, partials_out, watched_out, nodes_out, vals_out, held_out
+):
     """Copy one key's partial and held matches, nodes renumbered from 0.
 
     A node's number is that of its first appearance, predecessors first, so a
@@ -1235,6 +1226,7 @@ def export_key(handle, k, scratch, partials_out, nodes_out, vals_out, held_out):
     partials = partials_of(h)
     nodes = nodes_of(h)
     keys = keys_of(h)
+    watched = watched_of(h)
     held = held_of(h)
     vals = vals_of(h)
     count, n_live = 0, 0
@@ -1260,6 +1252,7 @@ def export_key(handle, k, scratch, partials_out, nodes_out, vals_out, held_out):
             for j in range(PARTIAL_WIDTH):
                 partials_out[total, j] = partials[p, j]
             partials_out[total, P_NODE] = scratch[node]
+            watched_out[total] = watched[p] if which == 0 else 0.0
             partials_out[total, P_NEXT] = 0
             for j in range(held_out.shape[1]):
                 held_out[total, j] = held[p, j]
@@ -1300,12 +1293,10 @@ def key_size(handle, k):
 
 
 @kernel
-def import_key(handle, k, live, waiting, partials_in, nodes_in, vals_in, held_in, cols):
-    """Put back what `export_key` wrote; the arena must have room.
-
-    ``cols`` is one row of nothing.
-    """
-    bind2(handle, COLS, cols)
+def import_key(
+    handle, k, live, waiting, partials_in, watched_in, nodes_in, vals_in, held_in
+):
+    """Put back what `export_key` wrote; the arena must have room."""
     h = handle.ctypes.data
     partials = partials_of(h)
     nodes = nodes_of(h)
@@ -1313,6 +1304,7 @@ def import_key(handle, k, live, waiting, partials_in, nodes_in, vals_in, held_in
     c = counters_of(h)
     vals = vals_of(h)
     held = held_of(h)
+    watched = watched_of(h)
     base = c[C_NODE_BUMP]
     for j in range(nodes_in.shape[0]):
         for f in range(NODE_WIDTH):
@@ -1339,7 +1331,12 @@ def import_key(handle, k, live, waiting, partials_in, nodes_in, vals_in, held_in
             held[p, f] = held_in[j, f]
         if j < live:
             insert_after(h, k, np.int64(-1), p)
-            enter(h, k, p, partials_in[j, P_STATE])
+            state, start = partials_in[j, P_STATE], partials_in[j, P_START]
+            last_time = nodes[partials[p, P_NODE], TIME]
+            partials[p, P_STATE] = state
+            partials[p, P_END] = deadline_of(h, state, start, last_time)
+            watched[p] = watched_in[j]
+            note(h, k, p)
         else:
             if last < 0:
                 keys[k, K_HELD] = p
