@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from cep.rules import ceil as ceil
     from cep.rules import clip as clip
     from cep.rules import coalesce as coalesce
+    from cep.rules import corr as corr
     from cep.rules import count as count
+    from cep.rules import cov as cov
+    from cep.rules import distinct as distinct
     from cep.rules import e as e
     from cep.rules import emit as emit
     from cep.rules import ewm as ewm
@@ -61,13 +64,17 @@ if TYPE_CHECKING:
     from cep.rules import on as on
     from cep.rules import prev as prev
     from cep.rules import py as py
+    from cep.rules import quantile as quantile
+    from cep.rules import rate as rate
     from cep.rules import rule as rule
     from cep.rules import seq as seq
     from cep.rules import sign as sign
+    from cep.rules import slope as slope
     from cep.rules import sqrt as sqrt
     from cep.rules import std as std
     from cep.rules import sum as sum
     from cep.rules import var as var
+    from cep.rules import wavg as wavg
     from cep.rules import when as when
 
 __version__ = "0.1.0"
@@ -91,6 +98,13 @@ __all__ = [
     "last",
     "prev",
     "ewm",
+    "rate",
+    "slope",
+    "quantile",
+    "distinct",
+    "wavg",
+    "cov",
+    "corr",
     "log",
     "sqrt",
     "exp",
@@ -136,6 +150,13 @@ _HOMES = {
         "last",
         "prev",
         "ewm",
+        "rate",
+        "slope",
+        "quantile",
+        "distinct",
+        "wavg",
+        "cov",
+        "corr",
         "log",
         "sqrt",
         "exp",

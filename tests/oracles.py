@@ -1,6 +1,7 @@
 """Slow, obvious truths that the engine is held against. Plain Python."""
 
 import math
+from fractions import Fraction
 
 
 def sliding_window(rows, i, length, key=None, where=None):
@@ -17,6 +18,67 @@ def sliding_window(rows, i, length, key=None, where=None):
         and (key is None or row[key] == now[key])
         and (where is None or where(row))
     ]
+
+
+def last_events(rows, i, n, key=None, where=None):
+    """Return the last ``n`` rows of those that enter, up to row ``i``."""
+    return sliding_window(rows, i, math.inf, key, where)[-n:]
+
+
+def hopping_window(rows, i, length, every, key=None, where=None):
+    """Return what the earliest window that holds row ``i``'s time holds so far.
+
+    Windows are ``[n * every, n * every + length)``.
+    """
+    now = rows[i]["t"]
+    begin = next(t for t in range(now - length + 1, now + 1) if t % every == 0)
+    return sliding_window(rows, i, now - begin + 1, key, where)
+
+
+def session(rows, i, gap, key=None, where=None):
+    """Return the rows since the last pause of ``gap`` or longer, up to row ``i``."""
+    found = []
+    for row in sliding_window(rows, i, math.inf, key, where):
+        if found and row["t"] - found[-1]["t"] >= gap:
+            found = []
+        found.append(row)
+    return found if found and rows[i]["t"] - found[-1]["t"] < gap else []
+
+
+def quantile(values, q):
+    """Return a quantile at place ``q * (n - 1)``; None of nothing."""
+    if not values:
+        return None
+    ordered, place = sorted(values), q * (len(values) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(values) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def pair_aggregates(window, x, y):
+    """Return what is asked of two fields together, exactly, as a float or None."""
+    pairs = [
+        (Fraction(row[x]), Fraction(row[y]))
+        for row in window
+        if row.get(x) is not None and row.get(y) is not None
+    ]
+    n = len(pairs)
+    none = dict.fromkeys(["cov", "corr", "slope", "wavg"])
+    if not n:
+        return none
+    mean_x, mean_y = sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n
+    cov = sum((a - mean_x) * (b - mean_y) for a, b in pairs) / n
+    var_x = sum((a - mean_x) ** 2 for a, _ in pairs) / n
+    var_y = sum((b - mean_y) ** 2 for _, b in pairs) / n
+    weights = sum(b for _, b in pairs)
+    return none | {
+        "cov": float(cov),
+        "slope": float(cov / var_x) if var_x else None,
+        "corr": float(cov) / math.sqrt(var_x) / math.sqrt(var_y)
+        if var_x and var_y
+        else None,
+        "wavg": float(sum(a * b for a, b in pairs) / weights) if weights else None,
+    }
 
 
 def aggregates(window, name):

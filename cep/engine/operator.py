@@ -36,7 +36,7 @@ from cep.errors import OutOfOrderError, RuleError, StateVersionError
 from cep.rules.types import ENVELOPE, payload_kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,7 +81,10 @@ class Operator:
         programs = self.plan.programs
         self._code, self._slices = programs.code, programs.slices
         self._consts = programs.consts
-        self._columns = Columns(programs, self.plan.filled)
+        self._columns = [
+            Columns(programs, [(p, c) for p, c, at in self.plan.filled if at == stage])
+            for stage in range(self.plan.stages)
+        ]
         self._predicates = Predicates(
             programs, [compiled.conditions for compiled in self.plan.compiled]
         )
@@ -215,9 +218,11 @@ class Operator:
             space.number_rows(batch.cols, keys, number)
         for call in self.plan.calls:
             self._call(call, batch)
-        self._columns.fill(batch)
-        for window in self._windows:
-            window.feed(batch, keys[window.group.keyspace])
+        for stage, columns in enumerate(self._columns):
+            columns.fill(batch)
+            for window in self._windows:
+                if window.group.stage == stage:
+                    window.feed(batch, keys[window.group.keyspace], self._order)
         bits = self._predicates.evaluate(batch)
         for rule in self._rules:
             rule.feed(batch, keys, bits, self._order, until_ns)
@@ -242,13 +247,9 @@ class Operator:
             return np.flatnonzero(batch.type == types[0])
         return np.flatnonzero(np.isin(batch.type, types))
 
-    def types_mask(self, types: Sequence[str]) -> NDArray[np.uint8]:
+    def types_mask(self, types: Collection[str]) -> NDArray[np.uint8]:
         """Return 1 for those types, by type code + 1; events of others have code -1."""
         return np.array([0, *(t in types for t in self.plan.types)], np.uint8)
-
-    def events_before(self, batch: Batch) -> int:
-        """Return how many events the engine saw before a batch that it takes in."""
-        return self._order
 
     def _call(self, computed: PythonColumn, batch: Batch) -> None:
         rows = self.rows_of(batch, [self.plan.types.index(t) for t in computed.types])

@@ -7,7 +7,7 @@ is fixed when it is made; `cep.engine.operator` runs it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from cep.engine.interner import Interner
 from cep.engine.kernels import nfa, slots, vm, windows
 from cep.engine.keyspace import KeySpace
 from cep.engine.program import Programs
+from cep.engine.window_plan import SlotGroup, WindowGroup
 from cep.errors import RuleError
 from cep.rules.automaton import Automaton, build_automaton
 from cep.rules.expressions import (
@@ -70,55 +71,6 @@ class PythonColumn:
     call: Python
     reads: tuple[int, ...]
     kinds: tuple[str, ...]  # of what is read
-
-
-@dataclass(slots=True)
-class WindowGroup:
-    """Windows with one source, key and length: they share their rows."""
-
-    types: tuple[str, ...]
-    where: int | None  # batch column that says which events enter
-    keyspace: int
-    length_ns: int
-    id: str
-    values: list[int] = field(default_factory=list)  # batch columns
-    value_keys: list[Key] = field(default_factory=list)
-    squares: list[bool] = field(default_factory=list)
-    lowest: list[bool] = field(default_factory=list)
-    highest: list[bool] = field(default_factory=list)
-    aggregates: list[tuple[int, int, int]] = field(default_factory=list)
-
-    def spec(self) -> windows.Spec:
-        """Return the kernel's form."""
-        queues = iter(range(2 * len(self.values)))
-        lowest = [next(queues) if want else -1 for want in self.lowest]
-        highest = [next(queues) if want else -1 for want in self.highest]
-        return windows.Spec(
-            self.length_ns,
-            np.array(self.values, np.int64),
-            np.array(self.squares, np.int64),
-            np.array(lowest, np.int64),
-            np.array(highest, np.int64),
-            np.array(self.aggregates, np.int64).reshape(-1, 3),
-        )
-
-    @property
-    def queues(self) -> int:
-        """How many queues of extremes a key has."""
-        return sum(self.lowest) + sum(self.highest)
-
-
-@dataclass(slots=True)
-class SlotGroup:
-    """Previous values and weighted means with one source and key."""
-
-    types: tuple[str, ...]
-    keyspace: int
-    id: str
-    keys: list[Key] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)  # "str" where values are codes
-    slots: list[tuple[int, int, int]] = field(default_factory=list)
-    half_lives: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -217,10 +169,10 @@ class Plan:
         self.rules = tuple(rules)
         self.strings = Interner()
         self.programs = Programs(self.strings)
-        self.types: list[str] = sorted({t for rule in rules for t in rule.types})
+        self.types: list[str] = sorted({t for rule in rules for t in rule.sources})
         self.inputs: dict[int, InputColumn] = {}
         self.calls: list[PythonColumn] = []
-        self.filled: list[tuple[int, int]] = []  # programs and their columns
+        self.filled: list[tuple[int, int, int]] = []
         self.windows: list[WindowGroup] = []
         self.slots: list[SlotGroup] = []
         self.keyspaces: list[KeySpace] = []
@@ -230,6 +182,10 @@ class Plan:
         self._groups: dict[Key, WindowGroup] = {}
         self._slot_groups: dict[Key, SlotGroup] = {}
         self.compiled = [self._compile(rule) for rule in rules]
+        stages = [stage for _, _, stage in self.filled]
+        stages += [window.stage for window in self.windows]
+        stages += [slot.stage for slot in self.slots]
+        self.stages = 1 + max(stages, default=0)
 
     def reads(self) -> dict[str, set[str]]:
         """Return the payload and envelope (``@name``) fields to load, by event type."""
@@ -267,7 +223,8 @@ class Plan:
         key: Key = ("program", scope.types, expr.key)
         if key not in self._columns:
             program = self.programs.add(expr, scope)
-            self.filled.append((program, self._new_column(key)))
+            column = self._new_column(key)
+            self.filled.append((program, column, _stage_after(expr)))
         return self._columns[key]
 
     def python_column(self, expr: Python, scope: _EventScope) -> int:
@@ -297,23 +254,22 @@ class Plan:
         """Return the column that a previous value or weighted mean is written to."""
         by = scope.rule_key if window.by is None else window.by
         (value,) = window.values
-        half_life = window.parameter or 0.0
-        identity: Key = (scope.types, by)
+        half_life, stage = window.parameter or 0.0, stage_of(window)
+        identity: Key = (scope.types, by, *([stage] if stage else []))
         group = self._slot_groups.get(identity)
         if group is None:
-            digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
-            group = SlotGroup(scope.types, self.keyspace(by, scope.types), digest)
+            space = self.keyspace(by, scope.types)
+            group = SlotGroup(scope.types, space, _digest(identity), stage)
             self._slot_groups[identity] = group
             self.slots.append(group)
         key: Key = (window.function, value.key, half_life)
         if key in group.keys:
             return group.slots[group.keys.index(key)][2]
-        kind = Checker("", scope.types, {}, scope.rule_key).kind(value)
-        source = self._program_column(value, scope)
+        source, kind = self._value_column(value, scope)
         out = self._new_column(("slot", identity, key))
         function = slots.PREVIOUS if window.function == "prev" else slots.WEIGHTED
         group.keys.append(key)
-        group.kinds.append("str" if kind == "str" else "float")
+        group.kinds.append(kind)
         group.slots.append((function, source, out))
         group.half_lives.append(half_life)
         return out
@@ -322,53 +278,50 @@ class Plan:
         """Return the column that a window's aggregate is written to."""
         if window.span.kind in ("previous", "all"):
             return self.slot_column(window, scope)
-        if window.span.kind != "time" or window.span.every > 1 or window.of:
-            raise RuleError(str(window), "is not there yet", "use a sliding window")
         by = scope.rule_key if window.by is None else window.by
-        key: Key = ("window", scope.types, by, window.key)
-        if key in self._columns:
-            return self._columns[key]
+        looks, source = scope.types, scope.narrowed(window.of or scope.types)
         where = None if window.where is None else window.where.key
-        identity: Key = (scope.types, by, window.span.key, where)
+        stage = stage_of(window)
+        identity: Key = (source.types, by, window.span.key, where)
+        identity += (stage,) if stage else ()
         group = self._groups.get(identity)
         if group is None:
-            enters = (
-                None
-                if window.where is None
-                else self._program_column(window.where, scope)
-            )
-            digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+            enters = None
+            if window.where is not None:
+                enters = self._program_column(window.where, source)
+            space = self.keyspace(by, sorted({*looks, *source.types}))
             group = WindowGroup(
-                scope.types,
-                enters,
-                self.keyspace(by, scope.types),
-                window.span.length,
-                digest,
+                source.types, enters, space, window.span, _digest(identity), stage
             )
             self._groups[identity] = group
             self.windows.append(group)
-        value = 0
-        function = windows.FUNCTIONS[window.function]
-        if window.value is None:
-            function = windows.COUNT_ROWS
+        group.looks.update(looks)
+        number, function = 0, windows.FUNCTIONS[window.function]
+        numbers = [
+            group.value(value.key, *self._value_column(value, source))
+            for value in window.values
+        ]
+        if window.function == "slope":
+            at = self.input_column("@time", "float")
+            numbers.insert(0, group.value(("@time",), at, "float"))
+        if window.function in windows.PAIRED:
+            number = group.pair(numbers[0], numbers[1])
+        elif numbers:
+            number = numbers[0]
+            group.keep_for(window.function, number)
         else:
-            if window.function == "count":
-                function = windows.COUNT
-            else:
-                function = windows.FUNCTIONS[window.function]
-            if window.value.key not in group.value_keys:
-                group.value_keys.append(window.value.key)
-                group.values.append(self._program_column(window.value, scope))
-                group.squares.append(False)
-                group.lowest.append(False)
-                group.highest.append(False)
-            value = group.value_keys.index(window.value.key)
-            group.squares[value] |= window.function in ("var", "std")
-            group.lowest[value] |= window.function == "min"
-            group.highest[value] |= window.function == "max"
-        column = self._new_column(key)
-        group.aggregates.append((function, value, column))
-        return column
+            function = windows.COUNT_ROWS
+        key: Key = ("window", identity, function, number, window.parameter)
+        if key not in self._columns:
+            column = self._new_column(key)
+            group.aggregates.append((function, number, column))
+            group.parameters.append(window.parameter or 0.0)
+        return self._columns[key]
+
+    def _value_column(self, value: Expr, scope: _EventScope) -> tuple[int, str]:
+        """Return the column of what is aggregated, and whether it holds codes."""
+        kind = Checker("", scope.types, {}, scope.rule_key).kind(value)
+        return self._program_column(value, scope), "str" if kind == "str" else "float"
 
     # Rules -----------------------------------------------------------------
 
@@ -497,6 +450,21 @@ class Plan:
                 column = self._program_column(event, inner)
             watches[j] = _WATCHED[op], column, self.programs.add(match, inner)
         return watches
+
+
+def stage_of(window: Window) -> int:
+    """Return how many windows deep the values of a window are."""
+    return max(map(_stage_after, window.inputs), default=0)
+
+
+def _stage_after(expr: Expr) -> int:
+    """Return the stage in which the windows that an expression reads are there."""
+    windows = (node for node in expr.walk() if isinstance(node, Window))
+    return max((1 + stage_of(window) for window in windows), default=0)
+
+
+def _digest(identity: Key) -> str:
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
 
 
 _Literals = tuple[tuple[Expr, bool], ...]

@@ -10,7 +10,7 @@ import numpy as np
 from cep.engine.growth import doubled, grown
 from cep.engine.kernels import slots
 from cep.engine.kernels.handle import handle
-from cep.engine.kernels.recency import NOWHERE
+from cep.engine.kernels.recency import NOWHERE, line_up
 from cep.engine.state import SlotState, pack, unpack
 from cep.rules.windows import KEYS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cep.engine.batch import Batch
     from cep.engine.operator import Operator
-    from cep.engine.plan import SlotGroup
+    from cep.engine.window_plan import SlotGroup
 
 
 class RunningSlots:
@@ -48,7 +48,7 @@ class RunningSlots:
         self._enters = operator.types_mask(group.types)
         self._slots = np.array(group.slots, np.int64)
         self._half_lives = np.array(group.half_lives)
-        self._restored: list[tuple[int, int]] = []
+        self._restored: list[int] = []
         self._hold()
 
     @property
@@ -84,11 +84,10 @@ class RunningSlots:
         self.dirty = grown(self.dirty, rows)
         self._hold()
 
-    def feed(self, batch: Batch, key: NDArray[np.int64]) -> None:
+    def feed(self, batch: Batch, key: NDArray[np.int64], order: int) -> None:
         """Take in a batch and write what is remembered into its columns."""
         self.ensure_keys()
         self._link_restored()
-        order = self.operator.events_before(batch)
         slots.feed(self.tables, batch.time, batch.type, key, batch.cols, order)
 
     def take_dirty(self) -> list[int]:
@@ -141,13 +140,14 @@ class RunningSlots:
             values[slot, 0] = self.operator.plan.strings.code(text)
         self.keys[k, slots.K_SEEN] = 1
         self.keys[k, [slots.K_LAST, slots.K_ORDER]] = state.last_ns, state.order
-        self._restored.append((state.order, k))
+        self._restored.append(k)
 
     def _link_restored(self) -> None:
         """Line up restored keys as they were seen."""
-        for _, k in sorted(self._restored):
-            slots.adopt(self.tables, k)
-        self._restored.clear()
+        if self._restored:
+            line_up(self.links, self._ends, self.keys[:, slots.K_ORDER], self._restored)
+            self._counters[slots.C_KEYS] = len(self._restored)
+            self._restored.clear()
 
     def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
         """Clear ``idle`` for keys that have a value to remember."""

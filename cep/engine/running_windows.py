@@ -9,6 +9,9 @@ import numpy as np
 
 from cep.engine.growth import doubled, grown
 from cep.engine.kernels import windows
+from cep.engine.kernels.handle import handle
+from cep.engine.kernels.ordered import ROOT, ROOT_WIDTH
+from cep.engine.kernels.recency import NOWHERE, line_up
 from cep.engine.state import WindowState, pack, unpack
 
 if TYPE_CHECKING:
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
 
     from cep.engine.batch import Batch
     from cep.engine.operator import Operator
-    from cep.engine.plan import WindowGroup
+    from cep.engine.window_plan import WindowGroup
+
+RESTORED_ROWS = 4096  # rows put back at once
 
 
 class RunningWindows:
@@ -27,142 +32,206 @@ class RunningWindows:
     def __init__(self, group: WindowGroup, operator: Operator) -> None:
         self.group, self.operator = group, operator
         self.space = operator.plan.keyspaces[group.keyspace]
-        self.spec = group.spec()
         self.types = [operator.plan.types.index(t) for t in group.types]
         self.prefix = f"w|{group.id}|"
         # A rule that changes may add values to a window that others keep, or
-        # take some away, so state says which it holds ("+": squares, too).
-        self.names = [
-            hashlib.sha256(repr(key).encode()).hexdigest()[:12] + "+" * squares
-            for key, squares in zip(group.value_keys, group.squares, strict=True)
+        # take some away, so state says which it holds.
+        self.names = [value.name for value in group.values]
+        self.pair_names = [
+            hashlib.sha256(
+                f"{self.names[x][:12]} {self.names[y][:12]}".encode()
+            ).hexdigest()[:12]
+            for x, y in group.pairs
         ]
-        values, queues = len(group.values), group.queues
-        counters = np.zeros(windows.COUNTER_WIDTH, np.int64)
-        counters[windows.C_BLOCK_FREE] = -1
-        self.store = windows.Store(
-            keys=np.zeros((0, windows.KEY_WIDTH), np.int64),
-            acc=np.zeros((0, values, windows.ACC_WIDTH)),
-            queues=np.zeros((0, queues, 4), np.int64),
-            times=np.zeros((64, windows.BLOCK), np.int64),
-            rows=np.zeros((64, windows.BLOCK, max(1, values))),
-            links=np.zeros((64, 2), np.int64),
-            counters=counters,
-            dirty=np.zeros(0, np.int64),
-        )
+        roles = windows.ENTERS * operator.types_mask(group.types)
+        roles += windows.LOOKS * operator.types_mask(group.looks)
+        self.tables = group.tables(roles)
+        self._restored: list[int] = []
+        self._hold()
+
+    @property
+    def dropped(self) -> int:
+        """How many rows left early because their key had too many."""
+        counted = self.group.span.kind != "events"
+        return int(self.tables.counters[windows.C_DROPPED]) if counted else 0
+
+    @property
+    def forgotten(self) -> int:
+        """How many keys lost their rows because all together had too many."""
+        return int(self.tables.counters[windows.C_FORGOTTEN])
+
+    def _hold(self) -> None:
+        self.handle = handle(self.tables)
 
     def ensure_keys(self) -> None:
         """Make room for every key of the space."""
-        need, have = len(self.space), len(self.store.keys)
+        need, have = len(self.space), len(self.tables.keys)
         if need <= have:
             return
-        rows = doubled(max(have, 16), need)
-        store = self.store
-        keys = grown(store.keys, rows)
-        keys[have:, windows.Q_HEAD] = keys[have:, windows.Q_TAIL] = -1
-        queues = grown(store.queues, rows)
-        queues[have:, :, windows.Q_HEAD] = queues[have:, :, windows.Q_TAIL] = -1
-        self.store = store._replace(
-            keys=keys,
-            acc=grown(store.acc, rows),
-            queues=queues,
-            dirty=grown(store.dirty, rows),
+        rows, t = doubled(max(have, 16), need), self.tables
+        roots = grown(t.roots, rows)
+        roots[have:, ROOT::ROOT_WIDTH] = -1
+        self.tables = t._replace(
+            keys=grown(t.keys, rows),
+            links=grown(t.links, rows, NOWHERE),
+            sums=grown(t.sums, rows),
+            pair_sums=grown(t.pair_sums, rows),
+            places=grown(t.places, rows),
+            fronts=grown(t.fronts, rows),
+            roots=roots,
+            dirty=grown(t.dirty, rows),
         )
+        self._hold()
 
-    def ensure_blocks(self, more: int) -> None:
-        """Make room for ``more`` blocks."""
-        store, c = self.store, self.store.counters
-        need = int(c[windows.C_BLOCK_BUMP]) + more
-        if need > len(store.links):
-            rows = doubled(len(store.links), need)
-            self.store = store._replace(
-                times=grown(store.times, rows),
-                rows=grown(store.rows, rows),
-                links=grown(store.links, rows),
-            )
+    def _double_pool(self) -> None:
+        t, rows = self.tables, 2 * len(self.tables.times)
+        self.tables = t._replace(
+            times=grown(t.times, rows),
+            rows=grown(t.rows, rows),
+            queues=grown(t.queues, rows),
+            nodes=grown(t.nodes, rows),
+        )
+        self._hold()
 
-    def feed(self, batch: Batch, key: NDArray[np.int64]) -> None:
+    def feed(self, batch: Batch, key: NDArray[np.int64], order: int) -> None:
         """Take in a batch and write the aggregates into its columns."""
         self.ensure_keys()
-        rows = self.operator.rows_of(batch, self.types)
-        if self.group.where is None:
-            enters = np.ones(rows.size, np.bool_)
-        else:
-            enters = batch.cols[self.group.where, rows] == 1.0
+        if self._restored:
+            held = [k for k in self._restored if self._rows_of(k)]
+            if held:
+                t = self.tables
+                line_up(t.links, t.ends, t.keys[:, windows.K_ORDER], held)
+            self._restored.clear()
+        self._feed(batch.time, batch.type, key, batch.cols, order)
+
+    def _feed(
+        self,
+        time: NDArray[np.int64],
+        types: NDArray[np.int64],
+        key: NDArray[np.int64],
+        cols: NDArray[np.float64],
+        order: int,
+    ) -> None:
         at = 0
         while True:
-            at = windows.feed(
-                self.spec, self.store, rows, enters, key, batch.time, batch.cols, at
-            )
-            if at == rows.size:
+            at = windows.feed(self.handle, time, types, key, cols, at, order)
+            if at == len(time):
                 return
-            self.ensure_blocks(len(self.store.links))
+            self._double_pool()
 
     def take_dirty(self) -> list[int]:
         """Return the keys that changed since the last call."""
-        store, c = self.store, self.store.counters
-        dirty: list[int] = store.dirty[: c[windows.C_DIRTY]].tolist()
-        store.keys[dirty, windows.K_DIRTY] = 0
-        c[windows.C_DIRTY] = 0
+        t = self.tables
+        dirty: list[int] = t.dirty[: t.counters[windows.C_DIRTY]].tolist()
+        t.keys[dirty, windows.K_DIRTY] = 0
+        t.counters[windows.C_DIRTY] = 0
         return dirty
+
+    def _rows_of(self, k: int) -> int:
+        keys = self.tables.keys
+        return int(keys[k, windows.K_END] - keys[k, windows.K_BEGIN])
+
+    def _places(self, k: int) -> NDArray[np.int64]:
+        """Return where a key's rows are in the pool, oldest first."""
+        base, size, begin, end = self.tables.keys[k, : windows.K_END + 1].tolist()
+        places: NDArray[np.int64] = base + (np.arange(begin, end) & (size - 1))
+        return places
 
     def fields(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
         """Yield the state fields of those keys; None for one that holds nothing."""
         self.ensure_keys()
-        store = self.store
+        t, texts_of = self.tables, self.operator.plan.strings
         for k in keys:
             if self.space.keys[k] is None:
                 continue
             name = self.prefix + self.space.canonical(k)
-            n = int(store.keys[k, windows.K_ROWS])
-            if n == 0:
+            if not self._rows_of(k):
                 yield name, None
                 continue
-            times = np.empty(n, np.int64)
-            rows = np.empty((n, store.rows.shape[2]))
-            windows.export_key(store, k, times, rows)
-            yield (
-                name,
-                pack(
-                    WindowState(
-                        times.tobytes(),
-                        rows.tobytes(),
-                        store.acc[k].tobytes(),
-                        int(store.keys[k, windows.K_LAST]),
-                        self.names,
-                    )
-                ),
+            places = self._places(k)
+            rows, texts = t.rows[places], dict[str, int]()
+            for column, codes in self._text_columns(rows):
+                rows[codes, column] = [
+                    texts.setdefault(texts_of.text(int(code)), len(texts))
+                    for code in rows[codes, column].tolist()
+                ]
+            state = WindowState(
+                t.times[places].tobytes(),
+                rows.tobytes(),
+                t.sums[k].tobytes(),
+                t.pair_sums[k].tobytes(),
+                int(t.keys[k, windows.K_ORDER]),
+                self.names,
+                self.pair_names,
+                list(texts),
             )
+            yield name, pack(state)
+
+    def _text_columns(
+        self, rows: NDArray[np.float64]
+    ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        for column, value in enumerate(self.group.values):
+            if value.kind == "str":
+                yield column, ~np.isnan(rows[:, column])
 
     def restore(self, k: int, name: str, blob: bytes) -> None:
         """Put one key's window back; values that it did not hold start absent."""
         state = unpack(name, blob, WindowState)
-        times, stored, acc = state.arrays()
-        names = state.names
+        times, stored, sums, pair_sums = state.arrays()
         self.ensure_keys()
-        rows = np.full((times.size, self.store.rows.shape[2]), np.nan)
-        place = {name.rstrip("+"): there for there, name in enumerate(names)}
+        rows = np.full((len(times), len(self.names)), np.nan)
+        place = {name[:12]: there for there, name in enumerate(state.names)}
         for here, value in enumerate(self.names):
-            if (there := place.get(value.rstrip("+"))) is not None:
+            if (there := place.get(value[:12])) is not None:
                 rows[:, here] = stored[:, there]
-        self.ensure_blocks((times.size // windows.BLOCK + 2) * (1 + self.group.queues))
-        windows.import_key(self.spec, self.store, k, times, rows)
-        # Inserting the rows again rounds the sums afresh; the accumulators are
+        codes = self.operator.plan.strings.codes(state.texts)
+        for column, present in self._text_columns(rows):
+            rows[present, column] = codes[state.text_places(rows[present, column])]
+        self._put_back(k, times, rows, state.order)
+        # Inserting the rows again rounds the sums afresh; as they stood they are
         # part of the state so that a restart changes no bit.
+        t = self.tables
         for here, value in enumerate(self.names):
-            if value in names:
-                self.store.acc[k, here] = acc[names.index(value)]
-        self.store.keys[k, windows.K_LAST] = state.last_ns
+            if value in state.names:
+                t.sums[k, here] = sums[state.names.index(value)]
+        for here, pair in enumerate(self.pair_names):
+            if pair in state.pairs:
+                t.pair_sums[k, here] = pair_sums[state.pairs.index(pair)]
+        self._restored.append(k)
+
+    def _put_back(
+        self, k: int, times: NDArray[np.int64], rows: NDArray[np.float64], order: int
+    ) -> None:
+        """Let the rows of a key enter again."""
+        one = np.array([self.types[0]], np.int64)
+        for begin in range(0, len(times), RESTORED_ROWS):
+            part = slice(begin, begin + RESTORED_ROWS)
+            n = len(times[part])
+            cols = np.full((self.operator.plan.column_count, n), np.nan)
+            cols[[value.column for value in self.group.values]] = rows[part].T
+            if self.group.where is not None:
+                cols[self.group.where] = 1.0
+            key = np.full(n, k, np.int64)
+            self._feed(times[part], one.repeat(n), key, cols, order)
+        if self._rows_of(k) != len(times):
+            msg = "its rows are not of one window"
+            raise ValueError(msg)
+        self.tables.keys[k, windows.K_ORDER] = order
 
     def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
         """Clear ``idle`` for keys that this part still needs."""
         self.ensure_keys()
-        keys = self.store.keys[: len(idle)]
-        past = watermark_ns - self.group.length_ns  # the sum may overflow
-        idle &= (keys[:, windows.K_ROWS] == 0) | (keys[:, windows.K_LAST] <= past)
+        keys, span = self.tables.keys[: len(idle)], self.group.span
+        left = keys[:, windows.K_BEGIN] == keys[:, windows.K_END]
+        if span.kind != "events":
+            past = watermark_ns - span.length  # the sum may overflow
+            if span.every > 1:
+                past = (past // span.every + 1) * span.every - 1
+            left |= keys[:, windows.K_LAST] <= past
+        idle &= left
 
     def forget(self, k: int) -> str:
         """Drop a key's rows; returns its state field."""
-        everything = self.spec._replace(length=0)
-        windows.evict(everything, self.store, k, np.iinfo(np.int64).max)
-        self.store.keys[k, windows.K_LAST] = 0
+        if self._rows_of(k):
+            windows.forget(self.handle, np.int64(k))
         return self.prefix + self.space.canonical(k)

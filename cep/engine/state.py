@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
-from cep.engine.kernels import nfa, vm, windows
+from cep.engine.kernels import nfa, sums, vm, windows
 from cep.errors import StateVersionError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 T = TypeVar("T")
@@ -42,33 +42,45 @@ class EngineState(msgspec.Struct):
 class WindowState(msgspec.Struct, array_like=True):
     """One key's rows in one group of windows, and the sums as they stood.
 
-    ``names`` says which values the columns of ``rows`` hold; without any there
-    is one column of nothing.
+    ``names`` says which values the columns of ``rows`` hold, and ``pairs`` which
+    pairs of them have sums; values that are strings are places in ``texts``.
+    ``order`` says which of the engine's events was the last that entered.
     """
 
     times: bytes  # int64, ns
     rows: bytes  # float64, (rows, values)
-    acc: bytes  # float64, (values, ACC_WIDTH)
-    last_ns: Int64
+    sums: bytes  # float64, (values, SUMS_WIDTH)
+    pair_sums: bytes  # float64, (pairs, PAIRS_WIDTH)
+    order: Int64
     names: list[str]
+    pairs: list[str]
+    texts: list[str]
 
     def arrays(
         self,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return times, rows and sums."""
-        values = len(self.names)
+    ) -> tuple[
+        NDArray[np.int64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+    ]:
+        """Return times, rows, and the sums of values and of pairs."""
         times = _table(self.times, np.int64, 1).reshape(-1)
-        rows = _table(self.rows, np.float64, max(1, values))
-        acc = _table(self.acc, np.float64, windows.ACC_WIDTH)
-        _need(len(rows) == len(times) and len(acc) == values)
-        _need(len({name.rstrip("+") for name in self.names}) == values)
-        _need(bool((np.diff(times) >= 0).all()))
+        rows = _table(self.rows, np.float64, len(self.names), len(times))
+        table = _table(self.sums, np.float64, sums.SUMS_WIDTH, len(self.names))
+        pairs = _table(self.pair_sums, np.float64, sums.PAIRS_WIDTH, len(self.pairs))
+        _need(len(times) > 0 and bool((np.diff(times) >= 0).all()))
+        _need(len({name[:12] for name in self.names}) == len(self.names))
         present = ~np.isnan(rows)
         _need(bool((np.abs(rows[present]) <= windows.LARGEST).all()))
         # An aggregate looks for as many values as are counted here.
-        counted = present[:, :values].sum(axis=0)
-        _need(bool((counted == acc[:, windows.A_COUNT]).all()))
-        return times, rows, acc
+        _need(bool((present.sum(axis=0) == table[:, sums.N]).all()))
+        return times, rows, table, pairs
+
+    def text_places(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return values as the places in ``texts`` that they must be."""
+        _need(_places(values, len(self.texts)))
+        return values.astype(np.int64)
 
 
 class SlotState(msgspec.Struct, array_like=True):

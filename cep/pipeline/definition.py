@@ -111,7 +111,7 @@ def home_streams(rules: Sequence[Rule]) -> list[str]:
     """Return the streams on which the event types of some rules live, sorted."""
     from cep.events.registry import registry
 
-    return sorted({registry.get(t).stream for rule in rules for t in rule.types})
+    return sorted({registry.get(t).stream for rule in rules for t in rule.sources})
 
 
 def load_pipeline(path: str | Path) -> Pipeline:

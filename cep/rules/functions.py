@@ -11,6 +11,7 @@ own do, so importing them over the builtins is harmless.
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from cep.clock import duration_ns
@@ -141,6 +142,78 @@ def last(value: StepRef | Expr) -> StepRef | Aggregate:
     if isinstance(value, StepRef):
         return StepRef(value._step, "last")
     return _of_window("last", value)
+
+
+def rate(value: Expr) -> Aggregate:
+    """Rate of change over a window, per second.
+
+    The last value less the first, divided by the seconds between them; absent where
+    no time lies between. (``last(...) / first(...) - 1`` is the relative change.)
+    """
+    return _of_window("rate", value)
+
+
+def slope(value: Expr) -> Aggregate:
+    """Least squares slope of a value against event time over a window, per second.
+
+    Absent where all values are of one time.
+    """
+    return _of_window("slope", value)
+
+
+def quantile(value: Expr, q: float) -> Aggregate:
+    """The ``q``-quantile over a window: half of the values lie below the 0.5-quantile.
+
+    Exact. Of n values in order it is at place ``q * (n - 1)``, from 0, and between two
+    of them on a straight line (estimator 7 of Hyndman and Fan, the default of numpy
+    and R, ``"linear"`` in polars). Costs the logarithm of the number of values.
+    """
+    if isinstance(q, bool) or not isinstance(q, (int, float)) or not 0 <= q <= 1:
+        raise RuleError(
+            f"quantile({value}, {q!r})",
+            "takes the part of the values that lie below, from 0 to 1",
+            f"write quantile({value}, 0.95)",
+        )
+    return replace(_of_window("quantile", value), _parameter=float(q))
+
+
+def distinct(value: Expr) -> Aggregate:
+    """How many different values there are in a window; they may be strings."""
+    return _of_window("distinct", value)
+
+
+def wavg(value: Expr, weight: Expr) -> Aggregate:
+    """Weighted mean over a window: of prices by quantities, the VWAP.
+
+    Over the events that have both; absent where the weights sum to 0.
+    """
+    return _of_pair("wavg", value, weight)
+
+
+def cov(x: Expr, y: Expr) -> Aggregate:
+    """Population covariance of two values over a window.
+
+    Over the events that have both; absent where there are none. For two streams,
+    one value may be the other's last: see `corr`.
+    """
+    return _of_pair("cov", x, y)
+
+
+def corr(x: Expr, y: Expr) -> Aggregate:
+    """Pearson's correlation of two values over a window.
+
+    Over the events that have both; absent where all x or all y are equal. Two
+    streams are correlated as of the events of one: each of its events that enters is
+    paired with the latest of the other, if that is not too old.
+    ``corr(e.price, last(e.bid).of("market.quote").over("1s")).over("5m")`` pairs each
+    trade with the last quote of the second before it.
+    """
+    return _of_pair("corr", x, y)
+
+
+def _of_pair(function: str, x: Any, y: Any) -> Aggregate:
+    made = [_of_window(function, value) for value in (x, y)]
+    return Aggregate(function, (*made[0]._values, *made[1]._values))
 
 
 def prev(value: Expr, *, by: By = None) -> Window:

@@ -122,6 +122,12 @@ class Rule:
         return tuple(sorted({t for step in self.steps for t in step.types}))
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The event types to be read: those it sees and those its windows are over."""
+        windows = (x for x in self.expressions() if isinstance(x, Window))
+        return tuple(sorted({*self.types, *(t for w in windows for t in w.sources())}))
+
+    @property
     def released_by_time(self) -> bool:
         """Whether a match ends with an absence, so that no event completes it."""
         return self.pattern.elements[-1][0] == "not_then"

@@ -234,8 +234,10 @@ class Checker:
         where = f"{self.where}: {expr}"
         step = self._event_types(expr)
         types = expr.of or step
+        for event_type in expr.of:
+            payload_kinds(event_type)  # raises where there is no such type
         for node in (node for inner in expr.inputs for node in inner.walk()):
-            if isinstance(node, (Window, BoundField, BoundAggregate)):
+            if isinstance(node, (BoundField, BoundAggregate)):
                 raise RuleError(
                     where,
                     f"a window cannot hold {node}",
@@ -258,6 +260,8 @@ class Checker:
             return "int"
         if expr.function in CHOOSING and kinds != ["json"]:
             return kinds[0]
+        if expr.function == "distinct" and kinds != ["json"]:
+            return "int"
         for kind, value in zip(kinds, expr.values, strict=True):
             if kind not in NUMBERS:
                 raise RuleError(

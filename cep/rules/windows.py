@@ -114,6 +114,14 @@ class Window(Expr):
         """The expressions that are computed of each event that enters."""
         return self.values if self.where is None else (*self.values, self.where)
 
+    def sources(self) -> set[str]:
+        """Return the event types that ``of`` names, here and in windows inside."""
+        found = set(self.of)
+        for node in (node for inner in self.inputs for node in inner.walk()):
+            if isinstance(node, Window):
+                found |= node.sources()
+        return found
+
     @property
     def key(self) -> Key:
         # Rules are known by a hash of this, so what came later is added only

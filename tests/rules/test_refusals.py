@@ -449,11 +449,11 @@ TEXTS = {
         lambda: last(m.up.x),
         "last(m.up.x): there is no last of what a step has bound. Write last(m.up).x",
     ),
-    "a window in a window": (
-        lambda: where(avg(max(e.x).over("1s")).over("1s") > 1),
+    "a step in a window in a window": (
+        lambda: then_where(avg(max(e.x + m.a.x).over("1s")).over("1s") > 1),
         (
-            "rule 'r', step 'a': avg(max(e.x).over('1s')).over('1s'): a window cannot hold "
-            "max(e.x).over('1s'). Aggregate fields of e and arithmetic on them"
+            "rule 'r', step 'b': max((e.x + m.a.x)).over('1s'): a window cannot hold "
+            "m.a.x. Aggregate fields of e and arithmetic on them"
         ),
     ),
     "a step in a window": (

@@ -6,7 +6,16 @@ key that was not seen for longest, and the one seen last.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from cep.engine.kernels.jit import inner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 OLDEST, NEWEST = 0, 1
 BEFORE, AFTER = 0, 1
@@ -43,3 +52,18 @@ def touch(links, ends, k):
     else:
         ends[OLDEST] = k
     ends[NEWEST] = k
+
+
+def line_up(
+    links: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    order: NDArray[np.int64],
+    keys: Sequence[int],
+) -> None:
+    """Make a list of nothing but ``keys``, by what ``order`` says of each."""
+    line = np.array(keys, np.int64)
+    line = line[np.argsort(order[line], kind="stable")]
+    links[line[1:], BEFORE] = line[:-1]
+    links[line[:-1], AFTER] = line[1:]
+    links[line[0], BEFORE] = links[line[-1], AFTER] = END
+    ends[OLDEST], ends[NEWEST] = line[0], line[-1]

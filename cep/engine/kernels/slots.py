@@ -70,14 +70,6 @@ def forget(tables, k):
 
 
 @kernel
-def adopt(tables, k):
-    """Take up a restored key as the one seen last."""
-    h = tables.ctypes.data
-    touch(links_of(h), ends_of(h), k)
-    counters_of(h)[C_KEYS] += 1
-
-
-@kernel
 def feed(tables, time, types, key, cols, order):
     """Take in a batch; the first event is the ``order``-th that the engine saw."""
     h = tables.ctypes.data

@@ -1,25 +1,18 @@
-"""Aggregates over sliding event-time windows, many keys, whole columns.
+"""Aggregates over windows, many keys, whole columns.
 
-The window of the event at time ``t`` is ``(t - length, t]``: an event counts
-itself, one exactly ``length`` old has left, and of events with equal times an
-earlier one does not see a later one. Cost per event does not depend on the
-window's length: rows enter and leave once.
+What an event sees of its key is said in `cep.rules.windows`. Kinds of windows differ
+only in which rows have left when an event comes (`edge`), so that one kernel runs
+them all: rows enter and leave once, and cost per event does not depend on the
+window's length, but for the logarithm that values in order cost.
 
-Rows are kept in linked blocks, so a key costs what it holds. Sums and sums of
-squares are kept as unevaluated pairs of doubles (double-double), to which
-values are added and from which they are taken away without loss worth naming:
-the relative error stays near 1e-30 of the largest partial sum, so a variance at
-price 64,000 with deviation 0.5 keeps more than twelve digits over any number of
-events. They start from exact zero whenever a window runs empty, and are summed
-afresh when most of what they held has left (`renew`), so that one absurd value
-in a busy window leaves no trace. Values beyond `LARGEST`, whose sum of squares
-could overflow, are passed over as if absent. Extremes are kept in monotonic
-queues.
+The rows of a key lie in a ring, a stretch of the pool whose length is a power of two,
+and are known by their number: row ``r`` is at ``base + (r & (size - 1))``. A ring that
+is full moves to one of twice its size, one that is mostly empty to a smaller one.
+Beside the rows lie the queues of extremes, which are rings of row numbers, and the
+nodes of values in order.
 
-Sources: T. J. Dekker, "A floating-point technique for extending the available
-precision", Numerische Mathematik 18, 1971 (double-double sums and products);
-D. Lemire, "Streaming maximum-minimum filter using no more than three comparisons
-per element", Nordic Journal of Computing 13(4), 2006 (monotonic queues).
+Source: D. Lemire, "Streaming maximum-minimum filter using no more than three
+comparisons per element", Nordic Journal of Computing 13(4), 2006 (queues of extremes).
 """
 
 from __future__ import annotations
@@ -28,16 +21,21 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numba.core.types import float64, int64, uint8
 
-from cep.engine.kernels.jit import inner, kernel
+from cep.engine.kernels import ordered, sums
+from cep.engine.kernels.handle import table
+from cep.engine.kernels.jit import inlined, inner, kernel
+from cep.engine.kernels.recency import OLDEST, remove, touch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-BLOCK = 16
+TIME, SESSION, EVENTS = 0, 1, 2
+KINDS = {"time": TIME, "session": SESSION, "events": EVENTS}
 
 COUNT_ROWS, COUNT, SUM, AVG, VAR, STD, MIN, MAX, FIRST, LAST = range(10)
+RATE, QUANTILE, DISTINCT, COV, CORR, SLOPE, WAVG = range(10, 17)
 FUNCTIONS = {
     "count": COUNT,
     "sum": SUM,
@@ -48,378 +46,466 @@ FUNCTIONS = {
     "max": MAX,
     "first": FIRST,
     "last": LAST,
+    "rate": RATE,
+    "quantile": QUANTILE,
+    "distinct": DISTINCT,
+    "cov": COV,
+    "corr": CORR,
+    "slope": SLOPE,
+    "wavg": WAVG,
 }
+PAIRED = ("cov", "corr", "slope", "wavg")
 
-# Per key: the rows' queue. A queue is (head block, head offset, tail block,
-# offset behind the last); head block -1 when empty.
-Q_HEAD, Q_FIRST, Q_TAIL, Q_END = 0, 1, 2, 3
-K_ROWS, K_DIRTY, K_LAST = 4, 5, 6
+# Parts of ``spec``: which rows have left, how many a key and all may have, and the
+# batch column that is 1 where an event may enter, or -1.
+S_KIND, S_LENGTH, S_EVERY, S_KEY_LIMIT, S_LIMIT, S_WHERE = range(6)
+
+# What events of a type do, as bits.
+ENTERS, LOOKS = 1, 2
+
+# Of a value: its batch column, the sums that are kept as bits, and its queues and
+# its tree, -1 for none.
+V_COLUMN, V_SUMS, V_LOWEST, V_HIGHEST, V_TREE = range(5)
+VALUE_WIDTH = 5
+
+# Of a key: where its ring is, its first row and the one behind its last, the time of
+# the last and its place among the engine's events.
+K_BASE, K_SIZE, K_BEGIN, K_END, K_LAST, K_ORDER, K_DIRTY = range(7)
 KEY_WIDTH = 7
 
-# Per key and value: count of values, sum and sum of squares (high, low), last,
-# sum of sizes (roughly) and the largest that it was since the sums were renewed.
-A_COUNT, A_SUM, A_SUM_LOW, A_SQUARE, A_SQUARE_LOW, A_LAST, A_SIZE, A_PEAK = range(8)
-ACC_WIDTH = 8
+LEAST = 4  # rows in the smallest ring
+CLASSES = 48  # of rings, by the logarithm of their size
+
+C_BUMP, C_DIRTY, C_ROWS, C_DROPPED, C_FORGOTTEN = range(5)
+COUNTER_WIDTH = 5
 
 LARGEST = 1e140
-# Sums are renewed when their sizes have fallen below the peak by this factor.
-# What made the peak has then left, so all rows now in the window came after the
-# last renewal: each row is summed again at most once, whatever the values are.
-FALL = 16.0
-
-C_BLOCK_BUMP, C_BLOCK_FREE, C_BLOCK_FREED, C_DIRTY, C_ROWS = range(5)
-COUNTER_WIDTH = 8
-
-NEXT, BEFORE = 0, 1
-SPLITTER = 134217729.0  # 2**27 + 1
 
 
-class Spec(NamedTuple):
-    """What a group of windows computes; read only.
+class Tables(NamedTuple):
+    """What a group of windows computes and holds; the order is that of its handle."""
 
-    ``values[v]`` is the batch column of the v-th aggregated value, ``lowest``
-    and ``highest`` its queue of extremes or -1; ``aggregates`` holds rows
-    (function, value, output column).
-    """
-
-    length: int
-    values: NDArray[np.int64]
-    squares: NDArray[np.int64]
-    lowest: NDArray[np.int64]
-    highest: NDArray[np.int64]
-    aggregates: NDArray[np.int64]
-
-
-class Store(NamedTuple):
-    """The windows' contents; changed in place."""
-
+    spec: NDArray[np.int64]
+    roles: NDArray[np.uint8]  # by type code + 1
+    values: NDArray[np.int64]  # (values, VALUE_WIDTH)
+    pairs: NDArray[np.int64]  # (pairs, 2): values
+    aggregates: NDArray[np.int64]  # (n, 3): function, value or pair, output column
+    parameters: NDArray[np.float64]
     keys: NDArray[np.int64]
-    acc: NDArray[np.float64]  # (keys, values, ACC_WIDTH)
-    queues: NDArray[np.int64]  # (keys, extremes, 4)
-    times: NDArray[np.int64]  # (blocks, BLOCK)
-    rows: NDArray[np.float64]  # (blocks, BLOCK, values)
-    links: NDArray[np.int64]  # (blocks, 2)
+    links: NDArray[np.int64]  # of keys, as they were last seen
+    ends: NDArray[np.int64]
+    sums: NDArray[np.float64]  # (keys, values, SUMS_WIDTH)
+    pair_sums: NDArray[np.float64]  # (keys, pairs, PAIRS_WIDTH)
+    places: NDArray[np.int64]  # (keys, 2 * values): first and last row with a value
+    fronts: NDArray[np.int64]  # (keys, 2 * queues): begin and end
+    roots: NDArray[np.int64]  # (keys, ROOT_WIDTH * trees)
+    free: NDArray[np.int64]  # by size of ring: one that is free, or -1
     counters: NDArray[np.int64]
     dirty: NDArray[np.int64]
+    times: NDArray[np.int64]  # the pool; a free ring's first says the next one
+    rows: NDArray[np.float64]  # (pool, values)
+    queues: NDArray[np.int64]  # (pool, queues): row numbers
+    nodes: NDArray[np.int64]  # (pool, NODE_WIDTH * trees)
+
+
+spec_of, roles_of = table(0, int64), table(1, uint8)
+values_of = table(2, int64, 2, width=VALUE_WIDTH)
+pairs_of, aggregates_of = table(3, int64, 2, width=2), table(4, int64, 2, width=3)
+parameters_of = table(5, float64)
+keys_of, links_of = table(6, int64, 2, width=KEY_WIDTH), table(7, int64, 2, width=2)
+ends_of = table(8, int64)
+sums_of = table(9, float64, 3, width=sums.SUMS_WIDTH)
+pair_sums_of = table(10, float64, 3, width=sums.PAIRS_WIDTH)
+places_of, fronts_of, roots_of = (table(i, int64, 2) for i in (11, 12, 13))
+free_of, counters_of, dirty_of, times_of = (table(i, int64) for i in (14, 15, 16, 17))
+rows_of, queues_of = table(18, float64, 2), table(19, int64, 2)
+nodes_of = table(20, int64, 2)
+
+
+@inlined
+def opened(h):
+    """Return the tables of the handle at an address."""
+    return Tables(
+        spec_of(h),
+        roles_of(h),
+        values_of(h),
+        pairs_of(h),
+        aggregates_of(h),
+        parameters_of(h),
+        keys_of(h),
+        links_of(h),
+        ends_of(h),
+        sums_of(h),
+        pair_sums_of(h),
+        places_of(h),
+        fronts_of(h),
+        roots_of(h),
+        free_of(h),
+        counters_of(h),
+        dirty_of(h),
+        times_of(h),
+        rows_of(h),
+        queues_of(h),
+        nodes_of(h),
+    )
+
+
+@inlined
+def edge(spec, last, now):
+    """Return the time before which a key's rows have left at ``now``."""
+    if spec[S_KIND] == TIME:
+        begin, every = now - spec[S_LENGTH], spec[S_EVERY]
+        return begin + 1 if every == 1 else (begin // every + 1) * every
+    if spec[S_KIND] == SESSION and now - last >= spec[S_LENGTH]:
+        return now + 1
+    return -(2**62)
 
 
 @inner
-def two_sum(a, b):
-    """Sum and its exact rounding error."""
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
+def ring_class(size):
+    """Return the logarithm of a ring's size."""
+    found = 0
+    while size > 1:
+        size >>= 1
+        found += 1
+    return found
 
 
 @inner
-def two_square(a):
-    """Square and its exact rounding error (Dekker's split; NaN where it overflows)."""
-    p = a * a
-    t = SPLITTER * a
-    high = t - (t - a)
-    low = a - high
-    return p, ((high * high - p) + 2.0 * high * low) + low * low
+def resize(h, k, size):
+    """Move a key to a ring of another size, 0 for none; False: the pool is full."""
+    t = opened(h)
+    keys, c = t.keys, t.counters
+    base, old = keys[k, K_BASE], keys[k, K_SIZE]
+    to = np.int64(-1)
+    if size > 0:
+        place = ring_class(size)
+        to = t.free[place]
+        if to >= 0:
+            t.free[place] = t.times[to]
+        elif c[C_BUMP] + size <= t.times.size:
+            to = c[C_BUMP]
+            c[C_BUMP] += size
+        else:
+            return False
+        for r in range(keys[k, K_BEGIN], keys[k, K_END]):
+            a, b = base + (r & (old - 1)), to + (r & (size - 1))
+            t.times[b] = t.times[a]
+            for v in range(t.rows.shape[1]):
+                t.rows[b, v] = t.rows[a, v]
+            for v in range(t.nodes.shape[1]):
+                t.nodes[b, v] = t.nodes[a, v]
+        for d in range(t.queues.shape[1]):
+            for q in range(t.fronts[k, 2 * d], t.fronts[k, 2 * d + 1]):
+                t.queues[to + (q & (size - 1)), d] = t.queues[base + (q & (old - 1)), d]
+    if old > 0:
+        place = ring_class(old)
+        t.times[base] = t.free[place]
+        t.free[place] = base
+    keys[k, K_BASE], keys[k, K_SIZE] = to, size
+    return True
 
 
 @inner
-def two_product(a, b):
-    """Product and its exact rounding error (NaN where it overflows)."""
-    p = a * b
-    t = SPLITTER * a
-    a_high = t - (t - a)
-    a_low = a - a_high
-    t = SPLITTER * b
-    b_high = t - (t - b)
-    b_low = b - b_high
-    return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
+def clear(h, k):
+    """Let all rows of a key leave, and give its ring back."""
+    t = opened(h)
+    t.counters[C_ROWS] -= t.keys[k, K_END] - t.keys[k, K_BEGIN]
+    t.keys[k, K_BEGIN] = t.keys[k, K_END] = 0
+    resize(h, k, np.int64(0))
+    remove(t.links, t.ends, k)
+    for v in range(t.sums.shape[1]):
+        sums.clear_sums(t.sums, k, v)
+    for p in range(t.pair_sums.shape[1]):
+        sums.clear_sums(t.pair_sums, k, p)
+    for d in range(t.fronts.shape[1]):
+        t.fronts[k, d] = 0
+    for o in range(0, t.roots.shape[1], ordered.ROOT_WIDTH):
+        t.roots[k, o + ordered.ROOT] = -1
+        t.roots[k, o + ordered.DISTINCT] = 0
 
 
-@inner
-def add_pair(high, low, x, x_low):
-    """Add one double-double to another."""
-    s, e = two_sum(high, x)
-    t, f = two_sum(low, x_low)
-    e += t
-    s, e = two_sum(s, e)
-    e += f
-    return two_sum(s, e)
+@inlined
+def mark(t, k):
+    """Note that a key's state has changed."""
+    if t.keys[k, K_DIRTY] == 0:
+        t.keys[k, K_DIRTY] = 1
+        t.dirty[t.counters[C_DIRTY]] = k
+        t.counters[C_DIRTY] += 1
 
 
-@inner
-def new_block(store):
-    """Take a block from the free list or the end of the pool."""
-    c = store.counters
-    b = c[C_BLOCK_FREE]
-    if b >= 0:
-        c[C_BLOCK_FREE] = store.links[b, NEXT]
-        c[C_BLOCK_FREED] -= 1
-    else:
-        b = c[C_BLOCK_BUMP]
-        c[C_BLOCK_BUMP] += 1
-    store.links[b, NEXT] = -1
-    store.links[b, BEFORE] = -1
-    return b
+@inlined
+def next_present(rows, base, mask, v, r):
+    """Return the first row after ``r`` that has the value; there is one."""
+    r += 1
+    while rows[base + (r & mask), v] != rows[base + (r & mask), v]:
+        r += 1
+    return r
 
 
-@inner
-def free_block(store, b):
-    """Return a block to the free list."""
-    c = store.counters
-    store.links[b, NEXT] = c[C_BLOCK_FREE]
-    c[C_BLOCK_FREE] = b
-    c[C_BLOCK_FREED] += 1
+@inlined
+def leave(t, k):
+    """Let the first row of a key leave."""
+    base, mask, r = t.keys[k, K_BASE], t.keys[k, K_SIZE] - 1, t.keys[k, K_BEGIN]
+    at = base + (r & mask)
+    for v in range(t.values.shape[0]):
+        x = t.rows[at, v]
+        if x != x:
+            continue
+        if t.values[v, V_SUMS] != 0:
+            sums.take_value(t.sums, k, v, x, t.values[v, V_SUMS])
+        else:
+            t.sums[k, v, sums.N] -= 1.0
+        if t.places[k, 2 * v] == r and t.sums[k, v, sums.N] > 0.0:
+            t.places[k, 2 * v] = next_present(t.rows, base, mask, v, r)
+        for d in (t.values[v, V_LOWEST], t.values[v, V_HIGHEST]):
+            if d >= 0:
+                front = t.fronts[k, 2 * d]
+                if t.queues[base + (front & mask), d] == r:
+                    t.fronts[k, 2 * d] += 1
+        o = t.values[v, V_TREE]
+        if o >= 0:
+            root, column = o * ordered.ROOT_WIDTH, o * ordered.NODE_WIDTH
+            ordered.leave(t.nodes, t.roots, t.rows, k, root, base, mask, column, v, r)
+    for p in range(t.pairs.shape[0]):
+        x, y = t.rows[at, t.pairs[p, 0]], t.rows[at, t.pairs[p, 1]]
+        if x == x and y == y:
+            sums.take_pair(t.pair_sums, k, p, x, y)
+    t.keys[k, K_BEGIN] += 1
+    t.counters[C_ROWS] -= 1
 
 
-@inner
-def push_back(store, queue):
-    """Make room for one row at the end of a queue; returns (block, offset)."""
-    if queue[Q_HEAD] < 0:
-        b = new_block(store)
-        queue[Q_HEAD] = queue[Q_TAIL] = b
-        queue[Q_FIRST] = 0
-        queue[Q_END] = 0
-    elif queue[Q_END] == BLOCK:
-        b = new_block(store)
-        store.links[b, BEFORE] = queue[Q_TAIL]
-        store.links[queue[Q_TAIL], NEXT] = b
-        queue[Q_TAIL] = b
-        queue[Q_END] = 0
-    offset = queue[Q_END]
-    queue[Q_END] += 1
-    return queue[Q_TAIL], offset
-
-
-@inner
-def pop_front(store, queue):
-    """Drop the first row of a queue that is not empty."""
-    b = queue[Q_HEAD]
-    queue[Q_FIRST] += 1
-    if b == queue[Q_TAIL]:
-        if queue[Q_FIRST] == queue[Q_END]:
-            free_block(store, b)
-            queue[Q_HEAD] = queue[Q_TAIL] = -1
-    elif queue[Q_FIRST] == BLOCK:
-        queue[Q_HEAD] = store.links[b, NEXT]
-        store.links[queue[Q_HEAD], BEFORE] = -1
-        queue[Q_FIRST] = 0
-        free_block(store, b)
-
-
-@inner
-def pop_back(store, queue):
-    """Drop the last row of a queue that is not empty."""
-    b = queue[Q_TAIL]
-    queue[Q_END] -= 1
-    if b == queue[Q_HEAD]:
-        if queue[Q_FIRST] == queue[Q_END]:
-            free_block(store, b)
-            queue[Q_HEAD] = queue[Q_TAIL] = -1
-    elif queue[Q_END] == 0:
-        queue[Q_TAIL] = store.links[b, BEFORE]
-        store.links[queue[Q_TAIL], NEXT] = -1
-        queue[Q_END] = BLOCK
-        free_block(store, b)
-
-
-@inner
-def push_extreme(store, queue, time, value, sign):
-    """Add to a monotonic queue of maxima (``sign`` 1) or minima (-1)."""
+@inlined
+def push_extreme(t, k, d, base, mask, v, r, x, sign):
+    """Add to a queue of maxima (``sign`` 1) or minima (-1)."""
+    begin, end = t.fronts[k, 2 * d], t.fronts[k, 2 * d + 1]
     while (
-        queue[Q_HEAD] >= 0
-        and sign * store.rows[queue[Q_TAIL], queue[Q_END] - 1, 0] <= sign * value
+        end > begin
+        and sign * t.rows[base + (t.queues[base + ((end - 1) & mask), d] & mask), v]
+        <= sign * x
     ):
-        pop_back(store, queue)
-    b, offset = push_back(store, queue)
-    store.times[b, offset] = time
-    store.rows[b, offset, 0] = value
+        end -= 1
+    t.queues[base + (end & mask), d] = r
+    t.fronts[k, 2 * d + 1] = end + 1
+
+
+@inlined
+def enter(t, k, now, cols, i):
+    """Let a row enter; its ring has room."""
+    base, mask, r = t.keys[k, K_BASE], t.keys[k, K_SIZE] - 1, t.keys[k, K_END]
+    at = base + (r & mask)
+    t.times[at] = now
+    for v in range(t.values.shape[0]):
+        x = cols[t.values[v, V_COLUMN], i]
+        if not abs(x) <= LARGEST:
+            t.rows[at, v] = math.nan
+            continue
+        t.rows[at, v] = x
+        if t.sums[k, v, sums.N] == 0.0:
+            t.places[k, 2 * v] = r
+        t.places[k, 2 * v + 1] = r
+        if t.values[v, V_SUMS] != 0:
+            sums.add_value(t.sums, k, v, x, t.values[v, V_SUMS])
+        else:
+            t.sums[k, v, sums.N] += 1.0
+        if t.values[v, V_LOWEST] >= 0:
+            push_extreme(t, k, t.values[v, V_LOWEST], base, mask, v, r, x, -1.0)
+        if t.values[v, V_HIGHEST] >= 0:
+            push_extreme(t, k, t.values[v, V_HIGHEST], base, mask, v, r, x, 1.0)
+        o = t.values[v, V_TREE]
+        if o >= 0:
+            root, column = o * ordered.ROOT_WIDTH, o * ordered.NODE_WIDTH
+            ordered.enter(t.nodes, t.roots, t.rows, k, root, base, mask, column, v, r)
+    for p in range(t.pairs.shape[0]):
+        x, y = t.rows[at, t.pairs[p, 0]], t.rows[at, t.pairs[p, 1]]
+        if x == x and y == y:
+            sums.add_pair(t.pair_sums, k, p, x, y)
+    t.keys[k, K_END] += 1
+    t.counters[C_ROWS] += 1
 
 
 @inner
-def accumulate(acc, value, sign, squares):
-    """Add (``sign`` 1) or take away (-1) one value."""
-    acc[A_COUNT] += sign
-    if acc[A_COUNT] == 0.0:
-        acc[A_SUM] = acc[A_SUM_LOW] = acc[A_SQUARE] = acc[A_SQUARE_LOW] = 0.0
-        acc[A_SIZE] = acc[A_PEAK] = 0.0
-        return
-    acc[A_SIZE] += sign * abs(value)
-    acc[A_PEAK] = max(acc[A_PEAK], acc[A_SIZE])
-    acc[A_SUM], acc[A_SUM_LOW] = add_pair(acc[A_SUM], acc[A_SUM_LOW], sign * value, 0.0)
-    if squares:
-        square, error = two_square(value)
-        acc[A_SQUARE], acc[A_SQUARE_LOW] = add_pair(
-            acc[A_SQUARE], acc[A_SQUARE_LOW], sign * square, sign * error
-        )
+def renew_value(keys, rows, values, table, k, v):
+    """Make the sums of a value anew from a key's rows.
 
-
-@inner
-def renew(spec, store, k, v):
-    """Sum one value of a key's rows afresh."""
-    acc = store.acc[k, v]
-    acc[A_COUNT] = acc[A_SUM] = acc[A_SUM_LOW] = acc[A_SQUARE] = acc[A_SQUARE_LOW] = 0.0
-    acc[A_SIZE] = acc[A_PEAK] = 0.0
-    b, offset = store.keys[k, Q_HEAD], store.keys[k, Q_FIRST]
-    for _ in range(store.keys[k, K_ROWS]):
-        if offset == BLOCK:
-            b, offset = store.links[b, NEXT], 0
-        x = store.rows[b, offset, v]
-        if x == x:
-            accumulate(acc, x, 1.0, spec.squares[v] != 0)
-        offset += 1
-
-
-@inner
-def average(acc):
-    """Mean from a double-double sum, rounded once.
-
-    That of equal values is exactly theirs, so that none of them is off its mean.
+    From the latest on, which makes that one's value the origin: near those to come.
     """
-    s, n = acc[A_SUM], acc[A_COUNT]
-    q = s / n
-    p, p_low = two_product(q, n)
-    return q + ((s - p) - p_low + acc[A_SUM_LOW]) / n
-
-
-@inner
-def variance(acc):
-    """Population variance from double-double sums."""
-    n = acc[A_COUNT]
-    # n * squares - sum * sum, then / n / n, the difference in double-double.
-    s, s_low = acc[A_SUM], acc[A_SUM_LOW]
-    p, p_low = two_square(s)
-    p_low += 2.0 * s * s_low
-    q, q_low = two_product(acc[A_SQUARE], n)
-    q_low += acc[A_SQUARE_LOW] * n
-    d, d_low = add_pair(q, q_low, -p, -p_low)
-    return max(d + d_low, 0.0) / n / n
-
-
-@kernel
-def evict(spec, store, k, now):
-    """Let rows leave that are ``length`` old or older at ``now``."""
-    queue = store.keys[k]
-    edge = now - spec.length
-    while queue[Q_HEAD] >= 0 and store.times[queue[Q_HEAD], queue[Q_FIRST]] <= edge:
-        b, offset = queue[Q_HEAD], queue[Q_FIRST]
-        for v in range(spec.values.size):
-            x = store.rows[b, offset, v]
-            if x == x:
-                accumulate(store.acc[k, v], x, -1.0, spec.squares[v] != 0)
-        pop_front(store, queue)
-        store.keys[k, K_ROWS] -= 1
-        store.counters[C_ROWS] -= 1
-    for v in range(spec.values.size):
-        if FALL * store.acc[k, v, A_SIZE] < store.acc[k, v, A_PEAK]:
-            renew(spec, store, k, v)
-    for d in range(store.queues.shape[1]):
-        queue = store.queues[k, d]
-        while queue[Q_HEAD] >= 0 and store.times[queue[Q_HEAD], queue[Q_FIRST]] <= edge:
-            pop_front(store, queue)
-
-
-@inner
-def insert(spec, store, k, now, values):
-    """Let one row enter; ``values`` may hold NaN for absent."""
-    b, offset = push_back(store, store.keys[k])
-    store.times[b, offset] = now
-    store.keys[k, K_ROWS] += 1
-    store.counters[C_ROWS] += 1
-    for v in range(spec.values.size):
-        x = values[v]
-        store.rows[b, offset, v] = x
+    base, mask = keys[k, K_BASE], keys[k, K_SIZE] - 1
+    sums.clear_sums(table, k, v)
+    for r in range(keys[k, K_END] - 1, keys[k, K_BEGIN] - 1, -1):
+        x = rows[base + (r & mask), v]
         if x == x:
-            accumulate(store.acc[k, v], x, 1.0, spec.squares[v] != 0)
-            store.acc[k, v, A_LAST] = x
-            if spec.highest[v] >= 0:
-                push_extreme(store, store.queues[k, spec.highest[v]], now, x, 1.0)
-            if spec.lowest[v] >= 0:
-                push_extreme(store, store.queues[k, spec.lowest[v]], now, x, -1.0)
+            sums.add_value(table, k, v, x, values[v, V_SUMS])
+    table[k, v, sums.FRESH] = 0.0
 
 
 @inner
-def aggregate(spec, store, k, function, v):
-    """Return one aggregate of a key's window as it stands."""
+def renew_pair(keys, rows, pairs, table, k, p):
+    """Make the sums of a pair anew from a key's rows, from the latest on."""
+    base, mask = keys[k, K_BASE], keys[k, K_SIZE] - 1
+    sums.clear_sums(table, k, p)
+    for r in range(keys[k, K_END] - 1, keys[k, K_BEGIN] - 1, -1):
+        at = base + (r & mask)
+        x, y = rows[at, pairs[p, 0]], rows[at, pairs[p, 1]]
+        if x == x and y == y:
+            sums.add_pair(table, k, p, x, y)
+    table[k, p, sums.PAIRS_FRESH] = 0.0
+
+
+@inlined
+def settle(t, k):
+    """Make sums anew where they have lost digits."""
+    for v in range(t.values.shape[0]):
+        if t.values[v, V_SUMS] != 0 and sums.spoilt(t.sums, k, v, t.values[v, V_SUMS]):
+            renew_value(t.keys, t.rows, t.values, t.sums, k, v)
+    for p in range(t.pairs.shape[0]):
+        if sums.spoilt_pair(t.pair_sums, k, p):
+            renew_pair(t.keys, t.rows, t.pairs, t.pair_sums, k, p)
+
+
+@inner
+def make_room(h, k, now):
+    """Make room for a row of a key; False: the pool is full.
+
+    Where all keys together hold too many, those not seen for longest are forgotten:
+    that is no loss where their rows have left anyhow.
+    """
+    t = opened(h)
+    keys, c = t.keys, t.counters
+    if keys[k, K_BEGIN] < keys[k, K_END]:
+        touch(t.links, t.ends, k)
+    while c[C_ROWS] >= t.spec[S_LIMIT] and t.ends[OLDEST] != k and t.ends[OLDEST] >= 0:
+        oldest = t.ends[OLDEST]
+        last = keys[oldest, K_LAST]
+        if last >= edge(t.spec, last, now):
+            c[C_FORGOTTEN] += 1
+        clear(h, oldest)
+        mark(t, oldest)
+    held, size = keys[k, K_END] - keys[k, K_BEGIN], keys[k, K_SIZE]
+    if held == size:
+        return resize(h, k, max(2 * size, LEAST))
+    if size > LEAST and held * 8 < size:
+        return resize(h, k, size // 4)
+    return True
+
+
+@inlined
+def aggregate(t, k, function, v, parameter):
+    """Return one aggregate of a key's window as it stands; ``v`` may be a pair."""
     if function == COUNT_ROWS:
-        return float(store.keys[k, K_ROWS])
-    acc = store.acc[k, v]
+        return float(t.keys[k, K_END] - t.keys[k, K_BEGIN])
+    if function >= COV:
+        if t.pair_sums[k, v, sums.N] == 0.0:
+            return math.nan
+        if function == COV:
+            return sums.moment(t.pair_sums, k, v, sums.X, sums.Y, sums.XY)
+        if function == CORR:
+            return sums.correlation(t.pair_sums, k, v)
+        if function == SLOPE:
+            return 1000.0 * sums.slope(t.pair_sums, k, v)  # per s, as x is in ms
+        return sums.weighted_mean(t.pair_sums, k, v)
+    n = t.sums[k, v, sums.N]
     if function == COUNT:
-        return acc[A_COUNT]
+        return n
     if function == SUM:
-        return acc[A_SUM] + acc[A_SUM_LOW]
-    if acc[A_COUNT] == 0.0:
+        return t.sums[k, v, sums.SUM] + t.sums[k, v, sums.SUM_LOW]
+    if function == DISTINCT:
+        o = t.values[v, V_TREE] * ordered.ROOT_WIDTH
+        return float(t.roots[k, o + ordered.DISTINCT])
+    if n == 0.0:
         return math.nan
     if function == AVG:
-        return average(acc)
-    if function == VAR:
-        return variance(acc)
+        return sums.mean(t.sums, k, v)
     if function == STD:
-        return math.sqrt(variance(acc))
-    if function == LAST:
-        return acc[A_LAST]
+        return math.sqrt(sums.variance(t.sums, k, v))
+    if function == VAR:
+        return sums.variance(t.sums, k, v)
+    base, mask = t.keys[k, K_BASE], t.keys[k, K_SIZE] - 1
+    if function == QUANTILE:
+        return quantile(t, k, base, mask, v, n, parameter)
+    if function <= MAX:
+        d = t.values[v, V_HIGHEST if function == MAX else V_LOWEST]
+        found = t.queues[base + (t.fronts[k, 2 * d] & mask), d]
+        return t.rows[base + (found & mask), v]
+    begin = base + (t.places[k, 2 * v] & mask)
+    end = base + (t.places[k, 2 * v + 1] & mask)
     if function == FIRST:
-        b, offset = store.keys[k, Q_HEAD], store.keys[k, Q_FIRST]
-        while True:
-            x = store.rows[b, offset, v]
-            if x == x:
-                return x
-            offset += 1
-            if offset == BLOCK:
-                b, offset = store.links[b, NEXT], 0
-    queue = store.queues[k, spec.highest[v] if function == MAX else spec.lowest[v]]
-    return store.rows[queue[Q_HEAD], queue[Q_FIRST], 0]
+        return t.rows[begin, v]
+    if function == LAST:
+        return t.rows[end, v]
+    passed = t.times[end] - t.times[begin]
+    return (t.rows[end, v] - t.rows[begin, v]) / passed * 1e9 if passed else math.nan
+
+
+@inlined
+def quantile(t, k, base, mask, v, n, q):
+    """Return a quantile, by a straight line between the two values around it."""
+    o = t.values[v, V_TREE]
+    root, column = t.roots[k, o * ordered.ROOT_WIDTH], o * ordered.NODE_WIDTH
+    place = q * (n - 1.0)
+    below = math.floor(place)
+    x = ordered.nth(t.nodes, t.rows, base, mask, column, v, root, int(below))
+    if place == below:
+        return x
+    y = ordered.nth(t.nodes, t.rows, base, mask, column, v, root, int(below) + 1)
+    return x + (y - x) * (place - below)
 
 
 @kernel
-def feed(spec, store, rows, enters, key, time, cols, begin):
-    """Take in ``rows[begin:]`` and write each one's aggregates into ``cols``.
+def feed(handle, time, types, key, cols, begin, order):
+    """Take in the events from ``begin`` on and write each one's aggregates.
 
-    ``enters[i]`` says whether the i-th row enters the window or only looks at
-    it. Returns the index reached; short of the end, the pool is too small.
+    The first of the batch is the ``order``-th that the engine saw. Returns the
+    place reached; short of the end, the pool is too small.
     """
-    need = 1 + store.queues.shape[1]
-    values = np.empty(spec.values.size)
-    c = store.counters
-    for at in range(begin, rows.size):
-        if store.links.shape[0] - c[C_BLOCK_BUMP] + c[C_BLOCK_FREED] < need:
-            return at
-        i = rows[at]
+    h = handle.ctypes.data
+    t = opened(h)
+    spec, c = t.spec, t.counters
+    where = spec[S_WHERE]
+    for i in range(begin, time.size):
+        role = t.roles[types[i] + 1]
         k = key[i]
-        if k < 0:
+        if role == 0 or k < 0:
             continue
         now = time[i]
-        evict(spec, store, k, now)
-        if enters[at]:
-            for v in range(values.size):
-                x = cols[spec.values[v], i]
-                values[v] = x if abs(x) <= LARGEST else math.nan
-            insert(spec, store, k, now, values)
-        store.keys[k, K_LAST] = now
-        if store.keys[k, K_DIRTY] == 0:
-            store.keys[k, K_DIRTY] = 1
-            store.dirty[c[C_DIRTY]] = k
-            c[C_DIRTY] += 1
-        for j in range(spec.aggregates.shape[0]):
-            cols[spec.aggregates[j, 2], i] = aggregate(
-                spec, store, k, spec.aggregates[j, 0], spec.aggregates[j, 1]
-            )
-    return rows.size
+        entering = role & ENTERS != 0 and (where < 0 or cols[where, i] == 1.0)
+        before = edge(spec, t.keys[k, K_LAST], now)
+        held = t.keys[k, K_END] - t.keys[k, K_BEGIN]
+        changes = entering
+        while held > 0:
+            first = t.keys[k, K_BEGIN] & (t.keys[k, K_SIZE] - 1)
+            if t.times[t.keys[k, K_BASE] + first] >= before:
+                if not (entering and held >= spec[S_KEY_LIMIT]):
+                    break
+                c[C_DROPPED] += 1
+            leave(t, k)
+            held -= 1
+            changes = True
+        if entering:
+            size = t.keys[k, K_SIZE]
+            tight = held == size or held * 8 < size or c[C_ROWS] >= spec[S_LIMIT]
+            if tight and not make_room(h, k, now):
+                return i
+            enter(t, k, now, cols, i)
+            touch(t.links, t.ends, k)
+            t.keys[k, K_LAST] = now
+            t.keys[k, K_ORDER] = order + i
+        if changes:
+            settle(t, k)
+            mark(t, k)
+        if role & LOOKS:
+            for j in range(t.aggregates.shape[0]):
+                cols[t.aggregates[j, 2], i] = aggregate(
+                    t,
+                    k,
+                    t.aggregates[j, 0],
+                    t.aggregates[j, 1],
+                    t.parameters[j],
+                )
+    return time.size
 
 
 @kernel
-def export_key(store, k, times, rows):
-    """Copy a key's rows, oldest first, into arrays of its length."""
-    b, offset = store.keys[k, Q_HEAD], store.keys[k, Q_FIRST]
-    for at in range(store.keys[k, K_ROWS]):
-        if offset == BLOCK:
-            b, offset = store.links[b, NEXT], 0
-        times[at] = store.times[b, offset]
-        for v in range(rows.shape[1]):
-            rows[at, v] = store.rows[b, offset, v]
-        offset += 1
-
-
-@kernel
-def import_key(spec, store, k, times, rows):
-    """Insert the rows that `export_key` wrote; the accumulators follow from them."""
-    for at in range(times.size):
-        insert(spec, store, k, times[at], rows[at])
+def forget(handle, k):
+    """Let all rows of a key leave."""
+    clear(handle.ctypes.data, k)
