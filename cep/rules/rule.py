@@ -150,14 +150,15 @@ class Rule:
         return not any(isinstance(x, Python) for x in self.expressions())
 
     def expressions(self) -> Iterator[Expr]:
-        """Yield every node of every condition and emission."""
-        for element in self.pattern.walk():
-            for expr in (element.condition, element.quantifier.until):
-                if expr is not None:
-                    yield from expr.walk()
-        for emission in (*self.emissions, *self.timeouts):
-            for leaf in emission.leaves():
-                yield from leaf.walk()
+        """Yield every node of every condition and emission, inside windows, too."""
+        from cep.rules.description import placed
+
+        for expr, _ in placed(self):
+            for node in expr.walk():
+                yield node
+                if isinstance(node, Window):
+                    for inner in node.inputs:
+                        yield from inner.walk()
 
     @property
     def hash(self) -> str:
@@ -181,37 +182,10 @@ class Rule:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def describe(self) -> str:
-        """Return a readable account: steps, conditions, windows, limits."""
-        lines = [f"rule {self.name} v{self.version} ({self.severity}), {self.hash}"]
-        if self.doc:
-            lines.append(f"  {self.doc}")
-        lines.append(f"  key: {', '.join(self.key) or 'none (all events together)'}")
-        lines.append("  pattern:")
-        lines.extend(_described(self.pattern, "    "))
-        if self.pattern.within_ns is not None:
-            lines.append(f"    within {format_duration(self.pattern.within_ns)}")
-        if self.pattern.gap_ns is not None:
-            lines.append(f"    every step{_soon(self.pattern)}")
-        if self.pattern.condition is not None:
-            lines.append(f"    and then {self.pattern.condition}")
-        windows = {str(x) for x in self.expressions() if isinstance(x, Window)}
-        lines.extend(f"  window: {window}" for window in sorted(windows))
-        lines.append(f"  after match: {self.after_match}")
-        if self.cooldown_ns:
-            lines.append(f"  cooldown: {format_duration(self.cooldown_ns)} per key")
-        cap = self.limits
-        lines.append(
-            f"  limit: {cap.partials_per_key} partial matches a key, holding "
-            f"{cap.bindings_per_key} events, then {cap.policy}"
-        )
-        lines.extend(f"  emits: {x.type} {x.fields}" for x in self.emissions)
-        lines.extend(f"  on timeout: {x.type} {x.fields}" for x in self.timeouts)
-        lines.append(
-            "  portable: yes"
-            if self.portable
-            else "  portable: no, it calls Python (py)"
-        )
-        return "\n".join(lines)
+        """Return a readable account of all that is in the rule."""
+        from cep.rules.description import described
+
+        return described(self)
 
     def diagram(self) -> Diagram:
         """Return a drawing of the automaton; notebooks show it, `str` is Mermaid text.
@@ -225,24 +199,6 @@ class Rule:
 
     def _repr_markdown_(self) -> str:
         return f"```text\n{self.describe()}\n```"
-
-
-def _described(group: Sequence, indent: str) -> Iterator[str]:
-    for contiguity, element in group.elements:
-        lead, often = f"{indent}{contiguity or 'first':9}", str(element.quantifier)
-        if isinstance(element, Sequence):
-            yield f"{lead} group{often}{_soon(element)}:"
-            yield from _described(element, indent + "  ")
-            continue
-        types = " or ".join(element.types)
-        where = "" if element.condition is None else f" where {element.condition}"
-        yield f"{lead} {element.name}{often}: {types}{where}{_soon(element)}"
-
-
-def _soon(element: Step | Sequence) -> str:
-    if element.gap_ns is None:
-        return ""
-    return f" less than {format_duration(element.gap_ns)} after the event before"
 
 
 def rule(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cep.errors import CepError
 from cep.rules import (
     AfterMatch,
     Limits,
@@ -24,6 +25,7 @@ from cep.rules import (
     py,
     rule,
     seq,
+    sum,
 )
 from tests import streams
 
@@ -189,12 +191,60 @@ rule rising-run v3 (critical), {hash}
     next      fall: test.tick or test.tack where (e.x <= m.up.x)
     within 15m
     and then ((m.up.x / first(m.up).x) >= 1.03)
-  window: avg(e.x).where((e.flag == True)).over('60s', by=['key'])
+  reads:
+    test.tack: flag, key, x
+    test.tick: flag, key, x
+  windows:
+    avg(e.x).where((e.flag == True)).over('60s', by=['key']) of test.tick and test.tack, per key
   after match: past_last_event
   cooldown: 5m per key
   limit: 10000 partial matches a key, holding 100000 events, then drop_oldest
   emits: trend.alert.generated {{'gain': ((m.up.x / first(m.up).x) - 1), 'mean': avg(e.x).where((e.flag == True)).over('60s', by=['key']), 'text': 'up'}}
   portable: yes"""  # noqa: E501
+
+
+def test_a_description_says_what_is_read_of_which_type():
+    a = on("test.tick", name="a").where(
+        sum(e.only_tock).of("test.tock").over("1s") > e.n
+    )
+    b = on("test.tack", name="b").where(count().over("1s", by=[]) > 2)
+    made = build_rule(
+        "r",
+        seq(a).then(b.one_or_more().until(e.flag == True)),  # noqa: E712
+        [emit(title="all of {n}", stream="x.events", n=count(m.b), text=m.a.text)],
+        key="key",
+    )
+    lines = made.describe().split("\n")
+    at = lines.index("  reads:")
+    assert lines[at : at + 8] == [
+        "  reads:",
+        "    test.tack: flag, key",
+        "    test.tick: key, n, text",
+        "    test.tock: key, only_tock",
+        "  windows:",
+        "    count().over('1s', by=[]) of test.tack, over all keys",
+        "    sum(e.only_tock).of('test.tock').over('1s') of test.tock, per key",
+        "  after match: no_skip",
+    ]
+    emits = "  emits: trend.alert.generated on x.events {'n': count(m.b), 'text': "
+    assert emits + "m.a.text}, titled 'all of {n}'" in lines
+
+
+def test_what_ends_a_repeated_group_is_checked():
+    group = seq(on("test.tick", name="a")).then(on("test.tack", name="b"))
+    for until, problem in [
+        (e.nonsense > 1, "nonsense"),
+        (m.c.x > 1, "no step named 'c'"),
+        (e.x, "a condition is true or false"),
+    ]:
+        with pytest.raises(CepError, match=problem):
+            build_rule("r", seq(group.one_or_more().until(until)), [emit()])
+    build_rule("r", seq(group.one_or_more().until(m.b.x > e.x)), [emit()])
+
+
+def test_python_inside_a_window_is_not_portable_either():
+    half = py(lambda x: x / 2, reads=[e.x])
+    assert not build_rule("r", on("test.tick"), [emit(x=sum(half).over("1s"))]).portable
 
 
 def test_a_description_shows_groups_and_python():
