@@ -15,6 +15,8 @@ as the engine is meant to:
 * of matches that tie under a skip strategy, the one that began first goes first,
   then the longest, then the one with the lowest positions, then the one whose
   elements come first in the pattern; Flink's heap decides otherwise;
+* what runs out runs out in order of time, however far time moves at once, so that
+  a match which that releases may drop what would run out later;
 * time passes for all keys at once, and a match is listed once.
 
 ``python -m tests.matcher --triples 20000 --seed 1`` holds the engine against it.
@@ -54,10 +56,6 @@ NEGATIONS = ("not_next", "not_followed_by")
 
 class TooManyError(Exception):
     """More partial matches live at once than asked for."""
-
-
-class SkipError(Exception):
-    """A skip strategy has no target; the text is ``expect.error``."""
 
 
 @dataclass(eq=False)
@@ -165,18 +163,19 @@ def plant(elements: list[dict[str, Any]], parent: Node) -> None:
             node.subtype = e.get("subtype")
 
 
-def first_to_last_limits(elements: list[dict[str, Any]]) -> list[int]:
+def first_to_last_limits(
+    elements: list[dict[str, Any]], *, inside: bool = False
+) -> list[int]:
     """Return the windows that single elements set for the whole pattern.
 
     That on the last element inside a group counts for nothing.
     """
     found = []
-    for e in elements:
-        if e.get("within_kind") == "first_and_last" and e["within_ms"]:
+    for place, e in enumerate(elements, start=1):
+        counts = not inside or place < len(elements)
+        if e.get("within_kind") == "first_and_last" and e["within_ms"] and counts:
             found.append(e["within_ms"])
-        if "group" in e:
-            found += first_to_last_limits(e["group"][:-1])
-            found += first_to_last_limits(e["group"][-1].get("group", []))
+        found += first_to_last_limits(e.get("group", []), inside=True)
     return found
 
 
@@ -211,6 +210,7 @@ class Matcher:
         self.partials: list[Partial] = []
         self.completed: list[Partial] = []
         self.timeouts: list[tuple[Partial, int]] = []
+        self.error: str | None = None  # as in ``expect.error``
 
     # Where a partial match goes.
 
@@ -287,11 +287,23 @@ class Matcher:
                 at = at.parent
         names -= place.spared
         found = [n for n in self.leaves(self.root) if n.name in names]
-        if done[-1] and (not place.waiting or node.most == MANY):
-            follows = self.follower(node)
-            if follows is not None and follows.contiguity == "not_followed_by":
-                found.append(follows)
-        return found
+        return found + self.forbidden_between(place)
+
+    def forbidden_between(self, place: Place) -> list[Node]:
+        """Return the not_followed_by after the repetitions that go on here."""
+        at, level = place.node, len(place.done) - 1
+        assert at is not None
+        while not place.done[level] and at.is_head and not place.waiting:
+            assert at.parent is not None
+            at, level = at.parent, level - 1
+        count = place.done[level]
+        if not count or (place.waiting and at.most != MANY):
+            return []
+        if at.children and at.most == MANY and count >= at.least:
+            return []
+        follows = self.follower(at)
+        stops = follows is not None and follows.contiguity == "not_followed_by"
+        return [follows] if follows is not None and stops else []
 
     def follower(self, node: Node) -> Node | None:
         """Return the element after ``node``, or after the group that it ends."""
@@ -370,13 +382,15 @@ class Matcher:
         while todo:
             place, before = todo.pop()
             node = place.node
-            if node is None:
+            if node is None or self.is_shut(place):
                 continue
             if node.contiguity == "not_followed_by":
                 later = [(place, before)]
             elif node.contiguity == "not_next":
                 limit = shortest(before, self.limit_ms(node))
                 follows = self.leave(place, node, len(place.done) - 1)
+                if self.is_any(node) and not node.parent.until:
+                    continue
                 if follows is END:
                     later = [(END, limit)]
                 else:
@@ -396,6 +410,14 @@ class Matcher:
                     return None
                 longest = max(longest, limit)
         return longest
+
+    def is_shut(self, place: Place) -> bool:
+        """Whether the greedy element before takes every event there can be."""
+        greedy = self.greedy_before(place)
+        return greedy is not None and self.is_any(greedy) and not greedy.parent.until
+
+    def is_any(self, node: Node) -> bool:
+        return node.where in (None, {"true": True}) and node.subtype is None
 
     # Conditions.
 
@@ -548,8 +570,7 @@ class Matcher:
         assert node is not None
         if contiguity in ("strict", "next", "None"):
             return False
-        every = node.where in (None, {"true": True}) and node.subtype is None
-        return contiguity in ("any", "followed_by_any") or not every
+        return contiguity in ("any", "followed_by_any") or not self.is_any(node)
 
     def passes(self, place: Place, event: Event, bound: Any) -> bool:
         """Whether the event may be passed over."""
@@ -579,7 +600,8 @@ class Matcher:
             return [follows]
         found = []
         level = len(done) - 1
-        if done[-1] >= node.least or (not done[-1] and node.optional):
+        may_leave = done[-1] >= node.least or (not done[-1] and node.optional)
+        if may_leave and not self.holds(node, event, bound):
             there = self.leave(place, node, level)
             ended = event is not None and self.ended(node, event, bound)
             if node.greedy and ended and there is not END:
@@ -588,9 +610,14 @@ class Matcher:
         while done[level] == 0 and node.is_head:
             node, level = node.parent, level - 1
             assert node is not None
-            if done[level] >= node.least or (done[level] == 0 and node.optional):
+            may_leave = done[level] >= node.least or (not done[level] and node.optional)
+            if may_leave and not self.holds(node, event, bound):
                 found.append(self.leave(place, node, level))
         return found
+
+    def holds(self, node: Node, event: Event | None, bound: Any) -> bool:
+        """Whether the until of its group keeps ``node`` from being left."""
+        return event is not None and self.ended(node.parent, event, bound)
 
     def ends(self, place: Place, event: Event, bound: Any) -> bool:
         """Whether all that is left after taking ``event`` may be left out."""
@@ -611,6 +638,8 @@ class Matcher:
         event = self.events[position]
         kept: list[Partial] = []
         matches: list[Partial] = []
+        if self.error:
+            return []
         for partial in [*self.partials, self.beginning]:
             new: list[Partial] = []
             stopped = False
@@ -627,7 +656,7 @@ class Matcher:
                         matches.append(taken)
                 elif partial.bound and place is END:
                     matches.append(partial)
-                elif partial.bound:
+                elif partial.bound and not self.is_late(partial, place, event):
                     new.append(replace(partial, place=place))
             if not stopped:
                 kept += new
@@ -636,35 +665,53 @@ class Matcher:
             raise TooManyError
         return self.release(matches)
 
+    def ends_at(self, partial: Partial) -> list[int]:
+        """Return when the limits on a partial match run out."""
+        ends = []
+        gap = self.gap_ms(partial.place)
+        if gap:
+            ends.append(partial.last_ms + gap)
+        if self.window_ms:
+            ends.append(partial.first_ms + self.window_ms)
+        return ends
+
+    def is_late(self, partial: Partial, place: Place, event: Event) -> bool:
+        """Whether waiting at ``place`` would have run out already."""
+        if not self.departures:
+            return False
+        gap = self.gap_ms(place)
+        return bool(gap) and event["ts"] >= partial.last_ms + gap
+
     def advance(self, now: float) -> list[Partial]:
         """Let time pass, and return the matches that it releases."""
+        if not self.departures:
+            return self.arrive(now)
+        released = []
+        while not self.error:
+            due = [end for p in self.partials for end in self.ends_at(p) if end <= now]
+            if not due:
+                break
+            released += self.arrive(min(due))
+        return released
+
+    def arrive(self, now: float) -> list[Partial]:
+        """Let what has run out by now go."""
         kept, matches = [], []
         for partial in self.partials:
-            ends = []
-            gap = self.gap_ms(partial.place)
-            if gap:
-                ends.append(partial.last_ms + gap)
-            if self.window_ms:
-                ends.append(partial.first_ms + self.window_ms)
-            over = [end for end in ends if end <= now]
+            over = [end for end in self.ends_at(partial) if end <= now]
             if not over:
                 kept.append(partial)
             elif partial.place.node.contiguity == "not_followed_by":
                 matches.append(partial)
             else:
-                self.timeouts.append((partial, self.when(over)))
+                self.timeouts.append((partial, over[0]))
         self.partials = kept
         return self.release(matches)
 
-    def when(self, over: list[int]) -> int:
-        return min(over) if self.departures else over[0]
-
     def release(self, matches: list[Partial]) -> list[Partial]:
         """Add complete matches and return those that no partial match holds back."""
-        if self.departures:
-            matches = list({match.bound: match for match in matches}.values())
         if self.skip["kind"] == "no_skip":
-            return matches
+            return self.once(matches)
         self.completed += matches
         released = []
         while self.completed:
@@ -676,10 +723,18 @@ class Matcher:
             if any(partial.start < match.start for partial in self.partials):
                 break
             to = self.skips(match)
+            if self.error:
+                break
             self.completed = [m for m in self.completed[1:] if m.start >= to]
             self.partials = [p for p in self.partials if p.start >= to]
             released.append(match)
-        return released
+        return self.once(released)
+
+    def once(self, matches: list[Partial]) -> list[Partial]:
+        """Drop matches that another way has led to as well."""
+        if not self.departures:
+            return matches
+        return list({match.bound: match for match in matches}.values())
 
     def turn(self, match: Partial) -> Any:
         order = [leaf.name for leaf in self.leaves(self.root)]
@@ -697,11 +752,11 @@ class Matcher:
         throws = self.skip.get("throw_on_miss")
         if not targets:
             if throws:
-                raise SkipError("skip_target_missing")
+                self.error = "skip_target_missing"
             return 0
         to = targets[0] if kind == "to_first" else targets[-1]
         if throws and to == match.start:
-            raise SkipError("skip_target_is_first_event")
+            self.error = "skip_target_is_first_event"
         return to
 
 
@@ -717,6 +772,7 @@ class Found:
     released_at: list[tuple[int | None, str]] = field(default_factory=list)
     timeouts: list[tuple[Any, int]] = field(default_factory=list)
     live_partials: int = 0
+    held: int = 0  # complete matches that a skip strategy still holds back
     late: list[int] = field(default_factory=list)
     error: str | None = None
 
@@ -769,23 +825,25 @@ def match(
         found.matches += [m.match() for m in matches]
         found.released_at += [at] * len(matches)
 
-    try:
-        for what, at in steps(case, found.late):
-            if what == "time":
-                for each in matchers.values():
-                    note(each.advance(at), (None, "time"))
-                continue
+    for what, at in steps(case, found.late):
+        if what == "time":
+            for each in matchers.values():
+                note(each.advance(at), (None, "time"))
+        else:
             position = int(at)
             event = events[position]
             mine = matcher(event.get(case["key_by"]) if case.get("key_by") else None)
             for each in matchers.values() if departures else [mine]:
                 note(each.advance(event["ts"]), (position, "time"))
             note(mine.take(position), (position, "event"))
-    except SkipError as error:
-        found.error = str(error)
+        errors = [each.error for each in matchers.values() if each.error]
+        if errors:
+            found.error = errors[0]
+            break
     for each in matchers.values():
         found.timeouts += [(partial.match(), ms) for partial, ms in each.timeouts]
         found.live_partials += len(each.partials)
+        found.held += len(each.completed)
     return found
 
 

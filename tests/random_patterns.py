@@ -223,7 +223,8 @@ class Maker:
 
     def cuts(self, events: list[dict[str, Any]]) -> list[int]:
         """Return where to cut a stream into batches."""
-        return [i for i in range(1, len(events)) if self.chance(30)]
+        percent = self.one_of(25, 10, 50, 100)
+        return [i for i in range(1, len(events)) if self.chance(percent)]
 
 
 NEGATIONS = ("not_next", "not_followed_by")

@@ -404,20 +404,21 @@ def _settled(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the order of release, and which outputs are no repetition.
 
-    Those of one key and event come earliest start first, then longest. Two routes
-    through the automaton may bind the same events: one of them is put out.
+    Those of one key and event (or moment) are matches before time-outs, each
+    earliest start first, then longest. Two routes through the automaton may bind
+    the same events: one of them is put out.
     """
     n = len(rows)
     order, keep = np.arange(n), np.ones(n, np.bool_)
-    same = rows[:, [nfa.O_KEY, nfa.O_TIME, nfa.O_ROW, nfa.O_TIMEOUT]]
+    same = rows[:, [nfa.O_KEY, nfa.O_TIME, nfa.O_ROW]]
     begins = np.ones(n, np.bool_)
     begins[1:] = (same[1:] != same[:-1]).any(axis=1)
     if begins.all():
         return order, keep
-    group = np.cumsum(begins)
-    order = np.lexsort((-lengths, rows[:, nfa.O_START], group))
-    facts = np.column_stack([group, rows[:, nfa.O_START], lengths, hashes])
-    by_hash = np.lexsort((hashes, group))
+    group, timeout = np.cumsum(begins), rows[:, nfa.O_TIMEOUT]
+    order = np.lexsort((-lengths, rows[:, nfa.O_START], timeout, group))
+    facts = np.column_stack([group, timeout, rows[:, nfa.O_START], lengths, hashes])
+    by_hash = np.lexsort((hashes, timeout, group))
     again = (facts[by_hash[1:]] == facts[by_hash[:-1]]).all(axis=1)
     keep[by_hash[1:][again]] = False
     return order, keep

@@ -600,7 +600,7 @@ def flatten(start: State, rule: Rule) -> Automaton:
     ways = {key: list(_ways(s, (), 0, rule)) for key, s in order.items()}
     # A match's first event has none before it.
     gaps = {
-        key: 0 if s.kind == "start" else _runs_out(s, ways, set()) or 0
+        key: 0 if s.kind == "start" else _runs_out(s, set()) or 0
         for key, s in order.items()
     }
     return Automaton(tuple(_flat(s, numbers, ways, gaps) for s in order.values()))
@@ -643,29 +643,44 @@ def _flat(
     )
 
 
-def _runs_out(state: State, ways: dict[int, list[_Way]], seen: set[int]) -> int | None:
+def _runs_out(state: State, seen: set[int]) -> int | None:
     """When nothing can come of a match in ``state`` any more, after its last event.
 
-    0: never; None: of this state nothing comes that is not known from ``seen``.
+    That goes by the limits of the steps ahead, whatever their conditions: a step
+    that no event can satisfy keeps a match no longer than its limit. 0: never;
+    None: of this state nothing comes that is not known from ``seen``.
     """
     if state.gap_ns or state.kind == "pending":
         return state.gap_ns
     seen.add(id(state))
     longest: int | None = None
-    for way in ways[id(state)]:
-        edge, gap = way.edge, way.gap_ns
+    for edge, gap in _limits(state, 0, set()):
         if edge.target.kind == "stop" or edge.action == "proceed":
             continue
         found: int | None = gap
         if edge.action == "ignore" and not gap and edge.target.kind != "final":
             if id(edge.target) in seen:
                 continue
-            found = _runs_out(edge.target, ways, seen)
+            found = _runs_out(edge.target, seen)
         if found == 0:
             return 0
         if found is not None:
             longest = max(longest or 0, found)
     return longest
+
+
+def _limits(
+    state: State, gap_ns: int, seen: set[tuple[int, int]]
+) -> Iterator[tuple[Edge, int]]:
+    """Yield the edges that lead on, with the shortest limit on the way there."""
+    for edge in state.edges:
+        if _join((), edge.condition, alone=True) is None:
+            continue
+        gap = _shorter(gap_ns, edge.gap_ns)
+        yield edge, gap
+        if edge.action == "proceed" and (id(edge.target), gap) not in seen:
+            seen.add((id(edge.target), gap))
+            yield from _limits(edge.target, gap, seen)
 
 
 def _ways(
@@ -688,16 +703,19 @@ def _ways(
 
 
 def _join(
-    literals: tuple[tuple[Expr, bool], ...], condition: Expr
-) -> tuple[tuple[Expr, bool], ...] | None:
-    """Add a condition to a conjunction; None if they contradict each other."""
+    literals: _Literals, condition: Expr, *, alone: bool = False
+) -> _Literals | None:
+    """Add a condition to a conjunction; None if they contradict each other.
+
+    ``alone``: only a part that is never true by itself counts as a contradiction.
+    """
     found = {expr.key: (expr, positive) for expr, positive in literals}
     for part in conjuncts(condition):
         expr, positive = part, True
         while isinstance(expr, Not):
             expr, positive = expr.operand, not positive
         if positive and isinstance(expr, Binary) and expr.op == "and":
-            joined = _join(tuple(found.values()), expr)
+            joined = _join(tuple(found.values()), expr, alone=alone)
             if joined is None:
                 return None
             found = {x.key: (x, p) for x, p in joined}
@@ -706,7 +724,7 @@ def _join(
             if bool(expr.value) != positive:
                 return None
             continue
-        if found.get(expr.key, (expr, positive))[1] != positive:
+        if found.get(expr.key, (expr, positive))[1] != positive and not alone:
             return None
         found[expr.key] = (expr, positive)
     return tuple(found.values())
