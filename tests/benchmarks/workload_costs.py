@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.questions import Constants, Pairs
     from tests.benchmarks.streams import Stream
 
-BATCH = 100_000
+BATCH = 20_000
 BATCH_SIZES = (1, 3, 10, 30, 100, 1000, 10_000, 100_000)
 BATCH_OF_ONE_US = 8.0
 
