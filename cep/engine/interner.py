@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+DICTIONARIES = 32  # of columns, whose codes are kept
+
+
 class Interner:
     """Texts and their codes, with tables of functions of them.
 
@@ -28,6 +31,7 @@ class Interner:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
+        self._dictionaries: dict[int, tuple[list[str], NDArray[np.int64]]] = {}
         self.texts: list[str] = []
         self._functions: list[Callable[[str], float]] = []
         self._tables = np.zeros((1, 64))
@@ -51,6 +55,21 @@ class Interner:
     def codes(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the codes of several texts."""
         return np.fromiter(map(self.code, texts), np.int64, len(texts))
+
+    def dictionary(self, texts: list[str]) -> NDArray[np.int64]:
+        """Return the codes of a column's dictionary, which only ever grows.
+
+        The parts of one column share their dictionary, however many there are, so
+        the codes of the latest few are kept.
+        """
+        known = self._dictionaries.get(id(texts))
+        if known is not None and known[0] is texts and len(known[1]) == len(texts):
+            return known[1]
+        codes = self.codes(texts)
+        if len(self._dictionaries) >= DICTIONARIES:
+            del self._dictionaries[next(iter(self._dictionaries))]
+        self._dictionaries[id(texts)] = texts, codes
+        return codes
 
     def add_table(self, function: Callable[[str], float]) -> int:
         """Register a function of texts; returns the row of its table."""

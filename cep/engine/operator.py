@@ -13,6 +13,7 @@ puts either back; from any event boundary on, results are identical.
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cep.engine.interner import Interner
     from cep.engine.plan import PythonColumn
     from cep.events.columns import Column, EventColumns
     from cep.rules.expressions import Python
@@ -50,6 +52,8 @@ _ENGINE_FIELD = "engine"
 # Keys with nothing left to remember are given back when this many have piled
 # up: sweeping is linear in the keys, so it must be rare.
 SWEEP_AT = 10_000
+LOADINGS = 64  # shapes of columns whose way into a batch is kept
+MOST_TEXTS = 256  # of a dictionary that is taken up whole for however few rows
 LONG_AGO = np.iinfo(np.int64).min
 # A large batch is taken in in parts of so many rows, which fit in the cache.
 PART_ROWS = 16_384
@@ -103,6 +107,7 @@ class Operator:
         # Kernels look at a row of columns even where there is no event.
         self._nothing = Batch.empty(self.plan.column_count)
         self._nothing.cols = np.full((max(1, self.plan.column_count), 1), np.nan)
+        self._loadings: dict[tuple[str | None, ...], _Loading] = {}
         self._removed: dict[str, None] = {}
         self._outputs: weakref.WeakSet[Outputs] = weakref.WeakSet()
 
@@ -114,44 +119,49 @@ class Operator:
         ``stream`` is the stream's number, which decides the order of rows with
         equal event times.
         """
-        plan, n = self.plan, len(columns)
-        cols = np.full((plan.column_count, n), np.nan)
-        code_of = {name: code for code, name in enumerate(plan.types)}
-        codes = np.array([code_of.get(t, -1) for t in columns.types] or [-1], np.int64)
+        shape = (*columns.types, None, *columns.fields)
+        loading = self._loadings.get(shape)
+        if loading is None:
+            loading = self._loadings[shape] = _Loading.of(self.plan, columns)
+            if len(self._loadings) > LOADINGS:
+                del self._loadings[next(iter(self._loadings))]
+        n = columns.time_ms.size
         ints = np.empty((rows.ROWS, n), np.int64)
         np.multiply(columns.time_ms, NS_PER_MS, out=ints[rows.TIME])
         ints[rows.STREAM] = stream
-        ints[rows.ENTRY_MS], ints[rows.ENTRY_SEQ] = columns.entry_ms, columns.entry_seq
+        ints[rows.ENTRY_MS] = columns.entry_ms
+        ints[rows.ENTRY_SEQ] = columns.entry_seq
+        ints[rows.TYPE] = loading.codes[columns.type_code]
         ints[rows.ID_HI] = columns.id_hi.view(np.int64)
         ints[rows.ID_LO] = columns.id_lo.view(np.int64)
-        types = ints[rows.TYPE]
-        types[:] = codes[columns.type_code]
-        for number, column in plan.inputs.items():
-            self._load(cols[number], column.name, column.kind, columns, types)
+        cols = np.empty((self.plan.column_count, n))
+        cols.fill(np.nan)
+        fields, strings = columns.fields, self.plan.strings
+        for number, name, is_text in loading.payload:
+            _copy(cols[number], fields[name], is_text, strings)
+        for number, name, is_text in loading.envelope:
+            self._load_envelope(cols[number], name, is_text, columns, ints[rows.TYPE])
         return Batch(ints, cols)
 
-    def _load(
+    def _load_envelope(
         self,
         out: NDArray[np.float64],
         name: str,
-        kind: str,
+        is_text: bool,
         columns: EventColumns,
         types: NDArray[np.int64],
     ) -> None:
+        strings = self.plan.strings
         if name == "@type":
             out[:] = types
             return
         if name == "@time":
             out[:] = columns.time_ms
             return
-        if name not in ENVELOPE:
-            self._load_payload(out, name, kind, columns)
-            return
-        strings = self.plan.strings
-        if kind == "str" and name in ("correlation_id", "user_id"):
+        if is_text and name in ("correlation_id", "user_id"):
             envelope = columns.fields.get(f"@{name}")
             if envelope is not None:
-                _copy(out, envelope, kind, strings.codes, absent="")
+                _copy(out, envelope, is_text, strings, absent="")
         if name == "event_time":
             out[:] = columns.time_ms
         elif name == "type":
@@ -162,14 +172,9 @@ class Operator:
         for code, event_type in enumerate(self.plan.types):
             if name in payload_kinds(event_type):
                 out[types == code] = np.nan
-        self._load_payload(out, name, kind, columns)
-
-    def _load_payload(
-        self, out: NDArray[np.float64], name: str, kind: str, columns: EventColumns
-    ) -> None:
         for field_name, column in columns.fields.items():
             if field_name.rpartition(":")[2] == name:
-                _copy(out, column, kind, self.plan.strings.codes)
+                _copy(out, column, is_text, strings)
 
     def step(self, batch: Batch, watermark_ns: int) -> Outputs:
         """Take in rows in release order and let time pass to the watermark.
@@ -384,32 +389,65 @@ def _number(result: object, call: Python) -> float:
     return number if np.isfinite(number) else np.nan
 
 
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """How columns of one shape go into a batch: types and fields named alike.
+
+    ``codes`` are the engine's codes of the types; ``payload`` and ``envelope`` rows
+    (batch column, name, whether it is a text).
+    """
+
+    codes: NDArray[np.int64]
+    payload: tuple[tuple[int, str, bool], ...]
+    envelope: tuple[tuple[int, str, bool], ...]
+
+    @classmethod
+    def of(cls, plan: Plan, columns: EventColumns) -> _Loading:
+        code_of = {name: code for code, name in enumerate(plan.types)}
+        payload, envelope = [], []
+        for number, column in plan.inputs.items():
+            name, is_text = column.name, column.kind == "str"
+            if name in ("@type", "@time") or name in ENVELOPE:
+                envelope.append((number, name, is_text))
+                continue
+            payload += [
+                (number, field_name, is_text)
+                for field_name in columns.fields
+                if field_name.rpartition(":")[2] == name
+            ]
+        codes = [code_of.get(t, -1) for t in columns.types] or [-1]
+        return cls(np.array(codes, np.int64), tuple(payload), tuple(envelope))
+
+
 def _copy(
     out: NDArray[np.float64],
     column: Column,
-    kind: str,
-    codes_of: Any,
+    is_text: bool,
+    strings: Interner,
     absent: str | None = None,
 ) -> None:
     """Copy a column's valid rows; a column of the other kind is another type's."""
-    is_text = column.texts is not None
-    if is_text != (kind == "str"):
+    texts, values = column.texts, column.values
+    if (texts is not None) != is_text:
+        return
+    if texts is None:
+        if column.valid is None:
+            out[:] = values
+        else:
+            np.copyto(out, values, where=column.valid)
+        return
+    if not texts:
         return
     valid: Any = True if column.valid is None else column.valid
-    if is_text:
-        texts, values = column.texts or [], column.values
-        if not texts or not len(values):
-            return
-        if absent in texts:
-            valid = valid & (values != texts.index(absent))
-        if len(texts) > 2 * len(values):  # a small slice of a large frame
-            used, values = np.unique(values, return_inverse=True)
-            texts = [texts[code] for code in used.tolist()]
-        np.copyto(out, codes_of(texts)[values], where=valid)
-    elif column.valid is None:
-        out[:] = column.values
-    else:
-        np.copyto(out, column.values, where=valid)
+    if absent in texts:
+        valid = valid & (values != texts.index(absent))
+    if len(texts) <= MOST_TEXTS or len(texts) <= 2 * len(values):
+        np.copyto(out, strings.dictionary(texts)[values], where=valid)
+        return
+    # A small slice of a large frame: only its own texts are taken up.
+    used, places = np.unique(values, return_inverse=True)
+    codes = strings.codes([texts[code] for code in used.tolist()])
+    np.copyto(out, codes[places], where=valid)
 
 
 __all__ = ["Batch", "DerivedEvent", "Matches", "Operator", "Outputs", "RuleCounts"]
