@@ -1,4 +1,7 @@
-"""Slow, obvious truths that the engine is held against. Plain Python."""
+"""Slow, obvious truths that the engine is held against. Plain Python.
+
+That of patterns is `tests.matcher`.
+"""
 
 import math
 from fractions import Fraction

@@ -89,20 +89,77 @@ def test_engine_and_matcher_agree_on_a_thousand_more(capsys):
     assert triples.main(1000, seed=10_000) == 0, capsys.readouterr().out
 
 
-def test_matches_of_the_same_events_tie_towards_earlier_steps():
-    def element(name, contiguity):
-        once = dict.fromkeys(["until", "window_ms"])
-        once |= {"min": 1, "max": 1, "optional": True, "greedy": False}
-        once["inner"] = "skip_till_next"
-        element = {"name": name, "contiguity": contiguity, "where": None}
-        return element | {"quantifier": once}
+def element(name, contiguity, letter=None, **quantifier):
+    made = {"name": name, "contiguity": contiguity, "where": None}
+    if letter:
+        args = [{"field": "name"}, {"lit": letter}]
+        made["where"] = {"op": "eq", "args": args}
+    return made | repeated(**quantifier)
 
-    pattern = {
-        "elements": [element("p0", None), element("p1", "next"), element("p2", "next")],
-        "within_ms": None,
-        "within_kind": None,
-        "after_match_skip": {"kind": "to_next", "target": None},
-    }
-    case = {"pattern": pattern, "events": [{"ts": 0}], "end_time": None}
-    assert conformance.run(case).matches == [[["p0", [0]]]]
-    assert matcher.match(case, departures=True).matches == [[["p0", [0]]]]
+
+def repeated(**quantifier):
+    if not quantifier:
+        return {}
+    plain = {"min": 1, "max": 1, "optional": False, "greedy": False}
+    plain |= {"inner": "skip_till_next", "until": None, "window_ms": None}
+    return {"quantifier": plain | quantifier}
+
+
+def case(elements, letters, *, skip="no_skip", **limits):
+    within = {"within_ms": None, "within_kind": None} | limits
+    strategy = {"kind": skip, "target": None}
+    pattern = {"elements": elements, "after_match_skip": strategy} | within
+    events = [{"ts": i, "name": letter} for i, letter in enumerate(letters)]
+    return {"pattern": pattern, "events": events, "end_time": "inf"}
+
+
+def agreed(given):
+    """Return what the engine finds, held against the matcher."""
+    assert triples.disagreement(triples.Triple(given, [1], [1])) is None
+    return conformance.run(given)
+
+
+def test_matches_of_the_same_events_tie_towards_earlier_steps():
+    steps = [("p0", None), ("p1", "next"), ("p2", "next")]
+    elements = [element(*step, optional=True) for step in steps]
+    assert agreed(case(elements, "a", skip="to_next")).matches == [[["p0", [0]]]]
+
+
+def test_match_that_an_absence_completes_on_two_ways_comes_out_once():
+    inner = [
+        element("p0", None, "a", optional=True),
+        element("p1", "followed_by", "a", max=None),
+    ]
+    group = {"group": inner, "contiguity": None} | repeated(max=None)
+    given = case(
+        [group, element("p2", "not_followed_by", "b")],
+        "aaa",
+        within_ms=3,
+        within_kind="first_and_last",
+    )
+    matches = [json.dumps(match) for match in agreed(given).matches]
+    assert len(matches) == len(set(matches)) > 3
+
+
+def test_gap_limit_ends_what_no_event_can_move():
+    # What p0 takes p1 does not get, and it takes all that p1 could.
+    elements = [
+        element("p0", None, "a", min=0, max=1, greedy=True),
+        element("p1", "followed_by", "a", min=2, max=2),
+    ]
+    gap = {"within_ms": 20, "within_kind": "previous_and_current"}
+    found = agreed(case(elements, "ab", **gap))
+    assert sorted(found.timeouts) == [([["p0", [0]]], 20), ([["p1", [0]]], 20)]
+
+
+def test_limits_run_out_in_order_of_time_however_far_it_moves():
+    """What a match drops that was held until 5 no longer runs out at 6."""
+    gap = {"within_kind": "previous_and_current"}
+    twice = {"min": 2, "max": 2, "inner": "any", "optional": True}
+    elements = [
+        element("p0", None, **twice) | gap | {"within_ms": 5},
+        element("p1", "next", "b") | gap | {"within_ms": 2},
+    ]
+    found = agreed(case(elements, "ab", skip="past_last_event"))
+    assert found.matches == [[["p1", [1]]]]
+    assert found.timeouts == [([["p0", [0, 1]]], 3), ([["p0", [0]]], 5)]
