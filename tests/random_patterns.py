@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-NAMES = "aaabbc"
+NAMES = "aaaabc"
 SKIPS = ("no_skip", "to_next", "past_last_event", "to_first", "to_last")
 
 
@@ -37,14 +37,14 @@ class Maker:
         asked = self.bound + ([own] if repeats else [])
         if asked and self.chance(30):
             extra = self.iterative(self.one_of(*asked))
-            return op("and" if self.chance(70) else "or", condition, extra)
+            return op("and" if self.chance(50) else "or", condition, extra)
         return condition
 
     def test(self) -> dict[str, Any]:
         name, price = {"field": "name"}, {"field": "price"}
         kind = self.number(0, 19)
         if kind < 11:
-            return op("eq", name, {"lit": self.one_of(*"abc")})
+            return op("eq", name, {"lit": self.one_of(*NAMES)})
         if kind < 13:
             compare = self.one_of("gt", "le", "ne", "ge", "lt", "eq")
             return op(compare, price, {"lit": self.number(1, 4)})
@@ -56,7 +56,7 @@ class Maker:
             return op(self.one_of("gt", "ne", "le"), {"field": "volume"}, price)
         if kind == 17:
             text = self.one_of("starts_with", "ends_with", "contains")
-            return op(text, name, {"lit": self.one_of(*"abc")})
+            return op(text, name, {"lit": self.one_of(*NAMES)})
         calculate = self.one_of("add", "sub", "mul", "div", "mod")
         by = self.one_of({"lit": self.number(0, 3)}, {"field": "volume"})
         compare = self.one_of("gt", "le", "ne")
@@ -93,7 +93,7 @@ class Maker:
         optional_before = bool(before) and is_optional(before[-1])
         if not first:
             contiguity = self.one_of("followed_by", "next", "followed_by_any")
-            if not optional_before and self.chance(22):
+            if not optional_before and self.chance(28):
                 contiguity = self.one_of("not_next", "not_followed_by")
         if depth < 2 and contiguity not in NEGATIONS and self.chance(22):
             return self.group(before, depth, contiguity)
@@ -176,7 +176,7 @@ class Maker:
         elements = self.elements(0)
         within, kind = None, None
         if self.chance(55) or elements[-1]["contiguity"] == "not_followed_by":
-            within = self.number(2, 25)
+            within = self.number(2, 30)
             kind = self.one_of("first_and_last", "previous_and_current")
         pattern = {"elements": elements, "within_ms": within, "within_kind": kind}
         shorten_gaps(pattern)
@@ -197,7 +197,7 @@ class Maker:
     def events(self, *, keyed: bool) -> list[dict[str, Any]]:
         made: list[dict[str, Any]] = []
         now = 0
-        for _ in range(self.number(1, 18)):
+        for _ in range(self.number(1, 20)):
             now += self.one_of(1, 0, 0, 1, 1, 2, 5)
             event: dict[str, Any] = {"ts": now}
             event["name"] = self.one_of(*NAMES)
