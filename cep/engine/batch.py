@@ -7,7 +7,7 @@ are codes, absent is NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cep.engine.interner import Interner
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """What the codes in some columns mean: places in ``texts``."""
+
+    strings: Interner
+    columns: tuple[int, ...]
+    texts: list[str]
+
+    def now(self) -> Coding:
+        """Return what codes mean now; the same until the engine drops texts."""
+        texts = self.strings.texts
+        return self if self.texts is texts else replace(self, texts=texts)
+
 
 @dataclass(slots=True)
 class Batch:
@@ -42,10 +58,13 @@ class Batch:
         gets it as one.
     cols
         ``(columns, n)``: the engine's columns, inputs filled and the rest NaN.
+    coding
+        What codes of strings in ``cols`` mean; None where there are none.
     """
 
     ints: NDArray[np.int64]
     cols: NDArray[np.float64]
+    coding: Coding | None = None
 
     def __len__(self) -> int:
         return int(self.ints.shape[1])
@@ -98,19 +117,34 @@ class Batch:
             return Batch(
                 np.ascontiguousarray(self.ints[:, which]),
                 np.ascontiguousarray(self.cols[:, which]),
+                self.coding,
             )
         if which.dtype == np.bool_:
             which = np.flatnonzero(which)
-        return Batch(self.ints.take(which, axis=1), self.cols.take(which, axis=1))
+        ints, cols = self.ints.take(which, axis=1), self.cols.take(which, axis=1)
+        return Batch(ints, cols, self.coding)
+
+    def renewed(self) -> Batch:
+        """Return the rows with the codes that their strings have now."""
+        old = self.coding
+        if old is None or old.texts is old.strings.texts:
+            return self
+        cols = self.cols.copy()
+        for column in old.columns:
+            old.strings.renew(cols[column], old.texts)
+        return Batch(self.ints, cols, old.now())
 
     @staticmethod
     def concat(parts: Sequence[Batch]) -> Batch:
         """Return the parts one after the other; at least one."""
         if len(parts) == 1:
             return parts[0]
+        parts = [part.renewed() for part in parts]
+        codings = [part.coding for part in parts if part.coding is not None]
         return Batch(
             np.concatenate([part.ints for part in parts], axis=1),
             np.concatenate([part.cols for part in parts], axis=1),
+            codings[0] if codings else None,
         )
 
     @staticmethod

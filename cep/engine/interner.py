@@ -2,6 +2,12 @@
 
 A code is an index in order of first appearance within one engine. Codes never
 leave the process: state and outputs carry the texts.
+
+Streams bring ever new strings, so the engine drops those that nothing refers to
+any more (`Interner.keep`) when they have become more than twice those that it
+kept the time before, and `TEXTS` at least. What is kept gets new codes in the
+same order. A batch that was made before then is known by its list of texts, and
+`Interner.renew` gives it the codes of now.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+TEXTS = 100_000
 DICTIONARIES = 32  # of columns, whose codes are kept
 
 
@@ -36,6 +43,8 @@ class Interner:
         self._functions: list[Callable[[str], float]] = []
         self._tables = np.zeros((1, 64))
         self._filled = 0
+        self._fixed = 0
+        self._due = TEXTS
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -70,6 +79,47 @@ class Interner:
             del self._dictionaries[next(iter(self._dictionaries))]
         self._dictionaries[id(texts)] = texts, codes
         return codes
+
+    def knows(self, text: str) -> int:
+        """Return the code of ``text``, -1 when it has none."""
+        return self._codes.get(text, -1)
+
+    def fix(self) -> None:
+        """Let the codes given so far, those in programs, stay what they are."""
+        self._fixed = len(self.texts)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there are so many texts that unused ones should go."""
+        return len(self.texts) > self._due
+
+    def keep(self, held: Sequence[NDArray[np.float64]]) -> None:
+        """Drop texts whose codes are not in ``held``, which gets the new codes.
+
+        ``held`` are arrays of codes, NaN for none, that are changed in place; codes
+        that compare as smaller still do.
+        """
+        used = np.zeros(len(self.texts), np.bool_)
+        used[: self._fixed] = True
+        for codes in held:
+            used[codes[~np.isnan(codes)].astype(np.int64)] = True
+        places = np.cumsum(used) - 1.0
+        for codes in held:
+            present = ~np.isnan(codes)
+            codes[present] = places[codes[present].astype(np.int64)]
+        # A new list: who holds the old one still reads the old codes with it.
+        self.texts = [self.texts[code] for code in np.flatnonzero(used).tolist()]
+        self._codes = {text: code for code, text in enumerate(self.texts)}
+        self._dictionaries.clear()
+        self._tables = np.zeros((1, 64))
+        self._filled = 0
+        self._due = max(TEXTS, 2 * len(self.texts))
+
+    def renew(self, codes: NDArray[np.float64], texts: Sequence[str]) -> None:
+        """Give codes that mean places in ``texts`` the codes of now, in place."""
+        present = ~np.isnan(codes)
+        used, inverse = np.unique(codes[present].astype(np.int64), return_inverse=True)
+        codes[present] = self.codes([texts[code] for code in used.tolist()])[inverse]
 
     def add_table(self, function: Callable[[str], float]) -> int:
         """Register a function of texts; returns the row of its table."""

@@ -76,14 +76,19 @@ class KeySpace:
                 found = len(self.keys)
                 self.keys.append(key)
             self._numbers[key] = found
-            if self.kinds == ("str",):
-                code = self.strings.code(str(key[0]))
-                if code >= self._remap.size:
-                    grown = np.full(max(2 * self._remap.size, code + 1), -1, np.int64)
-                    grown[: self._remap.size] = self._remap
-                    self._remap = grown
-                self._remap[code] = found
         return found
+
+    def _place(self, code: int, number: int) -> None:
+        """Remember that a string's code is the key with that number."""
+        if code >= self._remap.size:
+            grown = np.full(max(2 * self._remap.size, code + 1), -1, np.int64)
+            grown[: self._remap.size] = self._remap
+            self._remap = grown
+        self._remap[code] = number
+
+    def forget_codes(self) -> None:
+        """Ask anew for each string's key, as when codes have changed."""
+        self._remap = np.full(64, -1, np.int64)
 
     def release(self, number: int) -> None:
         """Forget a key; its number may be given to another."""
@@ -93,7 +98,9 @@ class KeySpace:
         self.keys[number] = None
         self._free.append(number)
         if self.kinds == ("str",):
-            self._remap[self.strings.code(str(key[0]))] = -1
+            code = self.strings.knows(str(key[0]))
+            if 0 <= code < self._remap.size:
+                self._remap[code] = -1
 
     def number_rows(
         self, cols: NDArray[np.float64], keys: NDArray[np.int64], row: int
@@ -108,8 +115,8 @@ class KeySpace:
             if _lookup(cols, column, self._remap, keys, row):
                 codes = cols[column]
                 new = np.unique(codes[(out < 0) & (codes == codes)])
-                for code in new:
-                    self.number((self.strings.text(int(code)),))
+                for code in new.astype(np.int64).tolist():
+                    self._place(code, self.number((self.strings.text(code),)))
                 _lookup(cols, column, self._remap, keys, row)
             return
         parts = cols[list(self.columns)]

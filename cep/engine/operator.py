@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cep.engine.batch import Batch
+from cep.engine.batch import Batch, Coding
 from cep.engine.derive import DerivedEvent, leaf_value
 from cep.engine.kernels import rows
 from cep.engine.matches import Matches, Outputs
@@ -101,6 +101,10 @@ class Operator:
             *self._windows,
             *self._rules,
         ]
+        texts = [n for n, column in self.plan.inputs.items() if column.kind == "str"]
+        strings = self.plan.strings
+        strings.fix()
+        self._coding = Coding(strings, tuple(texts), strings.texts)
         self._order = 0
         self._time = 0
         self._swept = 0
@@ -141,7 +145,8 @@ class Operator:
             _copy(cols[number], fields[name], is_text, strings)
         for number, name, is_text in loading.envelope:
             self._load_envelope(cols[number], name, is_text, columns, ints[rows.TYPE])
-        return Batch(ints, cols)
+        self._coding = self._coding.now()
+        return Batch(ints, cols, self._coding)
 
     def _load_envelope(
         self,
@@ -187,6 +192,7 @@ class Operator:
         OutOfOrderError
             If a time falls, in this batch or from the one before.
         """
+        batch = batch.renewed()
         n = batch.ints.shape[1]
         if n:
             self._check_order(batch)
@@ -208,7 +214,17 @@ class Operator:
             self._outputs.add(outputs)
         if self.keys() > self._swept + SWEEP_AT:
             self.sweep(watermark_ns)
+        if self.plan.strings.is_due:
+            self._drop_texts()
         return outputs
+
+    def _drop_texts(self) -> None:
+        """Forget strings that no state refers to."""
+        self.plan.strings.keep(
+            [codes for part in self._parts for codes in part.codes()]
+        )
+        for space in self.plan.keyspaces:
+            space.forget_codes()
 
     def _pass_time(self, until_ns: int) -> None:
         none = np.zeros((0, 0), np.int64)
@@ -283,6 +299,10 @@ class Operator:
     def keys(self) -> int:
         """Return how many keys have state."""
         return sum(space.live for space in self.plan.keyspaces)
+
+    def texts(self) -> int:
+        """Return how many different strings are kept; see `cep.engine.interner`."""
+        return len(self.plan.strings)
 
     def delta(self) -> dict[str, bytes | None]:
         """Return the state that changed since the last call; None: the field goes."""

@@ -329,6 +329,17 @@ class RunningRule:
             )
         )
 
+    def codes(self) -> Iterator[NDArray[np.float64]]:
+        """Yield all that holds codes of strings, to be changed in place."""
+        arena, c = self.arena, self.arena.counters
+        for table, used, kinds in (
+            (arena.vals, nfa.C_NODE_BUMP, self.compiled.capture_kinds),
+            (arena.held, nfa.C_PARTIAL_BUMP, self.leaf_kinds),
+        ):
+            for j, kind in enumerate(kinds):
+                if kind == "str":
+                    yield table[: c[used], j]
+
     def _swap_texts(
         self, values: NDArray[np.float64], kinds: Sequence[str], texts: dict[str, int]
     ) -> None:

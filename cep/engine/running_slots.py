@@ -116,6 +116,12 @@ class RunningSlots:
             state = SlotState(values.tobytes(), last, order, self.names, list(texts))
             yield name, pack(state)
 
+    def codes(self) -> Iterator[NDArray[np.float64]]:
+        """Yield all that holds codes of strings, to be changed in place."""
+        for slot, kind in enumerate(self.group.kinds):
+            if kind == "str":
+                yield self.values[:, slot, 0]
+
     def _text_slots(self, values: NDArray[np.float64]) -> list[int]:
         return [
             slot

@@ -167,6 +167,12 @@ class RunningWindows:
             )
             yield name, pack(state)
 
+    def codes(self) -> Iterator[NDArray[np.float64]]:
+        """Yield all that holds codes of strings, to be changed in place."""
+        for column, value in enumerate(self.group.values):
+            if value.kind == "str":
+                yield self.tables.rows[:, column]
+
     def _text_columns(
         self, rows: NDArray[np.float64]
     ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
