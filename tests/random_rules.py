@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cep.errors import RuleError
 from cep.rules import (
+    AfterMatch,
     Limits,
     avg,
     build_rule,
@@ -76,6 +77,8 @@ def _elements(draw, names, bound, depth):
     for _ in range(draw(st.integers(0, 1))):
         step = step.where(draw(_conditions(list(bound), own)))
     bound.append(name)
+    if draw(st.integers(0, 4)) == 0:
+        step = step.within_previous(draw(st.sampled_from(["1ms", "2ms"])))
     return step
 
 
@@ -118,8 +121,11 @@ def _patterns(draw):
         else:
             pattern = getattr(pattern, how)(draw(_elements(names, bound, 1)))
     last_one = pattern.elements[-1][0]
-    if last_one == "not_then" or draw(st.booleans()):
+    bounds = draw(st.sampled_from(["", "whole", "whole", "gaps", "both"]))
+    if bounds in ("whole", "both") or last_one == "not_then":
         pattern = pattern.within(draw(st.sampled_from(["2ms", "8ms", "50ms"])))
+    if bounds in ("gaps", "both"):
+        pattern = pattern.within_previous(draw(st.sampled_from(["2ms", "6ms"])))
     if draw(st.integers(0, 3)) == 0:
         pattern = pattern.where(count(m[bound[0]]) >= draw(st.integers(0, 2)))
     return pattern, bound, last_one != "not_then"
@@ -136,16 +142,20 @@ def rules(draw, name="random"):
         pattern, bound, by_event = draw(_patterns())
         if after == "to":
             kind = draw(st.sampled_from(["to_first", "to_last"]))
-            after = (kind, draw(st.sampled_from(bound)))
+            missing = draw(st.sampled_from(["ignore", "ignore", "trip"]))
+            after = AfterMatch(kind, draw(st.sampled_from(bound)), missing)
         values = {"n": count(m[bound[0]]), "last_x": m[bound[-1]].x}
         values["who"] = m[bound[0]].key
         if by_event:
             values["x"] = e.x
             values["mean"] = avg(e.x).over("5ms")
+        limited = any(x.within_ns or x.gap_ns for x in pattern.walk())
+        late = emit(n=count(m[bound[-1]]), first_x=m[bound[0]].x)
         return build_rule(
             name,
             pattern,
             [emit(**values)],
+            on_timeout=late if limited and draw(st.booleans()) else None,
             key=key,
             cooldown=draw(st.sampled_from([None, None, "4ms"])),
             after_match=after,

@@ -15,7 +15,7 @@ import pytest
 from cep.engine.kernels import nfa
 from cep.engine.operator import Operator
 from cep.errors import RuleError
-from tests import conformance
+from tests import conformance, matcher
 
 DATA = Path(__file__).parents[1] / "data" / "conformance"
 
@@ -114,6 +114,30 @@ def test_matches_come_by_as_many_routes_as_recorded(name):
         if case["id"] in DEPARTURES | TIES or case["expect"]["matches"] is None:
             continue
         assert conformance.as_multiset(case), case["id"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_all_comes_out_as_of_the_slow_matcher(name):
+    """Which has our departures and our order of ties, and none of our automaton."""
+    for case in load(name):
+        try:
+            expected = matcher.match(case, departures=True, at_most=3000)
+        except matcher.TooManyError:
+            continue
+        found = conformance.run(case, together=True)
+        assert found.error == (expected.error or ""), case["id"]
+        if found.error:
+            continue
+        for ours, theirs in (
+            (found.matches, expected.matches),
+            (
+                set(map(json.dumps, found.timeouts)),
+                set(map(json.dumps, expected.timeouts)),
+            ),
+        ):
+            assert conformance.multiset(ours) == conformance.multiset(theirs), case[
+                "id"
+            ]
 
 
 def shown(run):
