@@ -719,7 +719,8 @@ def _run(
 
     def step(positions: list[int], now: int, at: At) -> None:
         batch = operator.ingest(columns(case, positions, event_type), 0)
-        for event in operator.step(batch, (T0 + now) * 1_000_000).events:
+        now_ns = (T0 + max(-T0, min(now, END))) * 1_000_000
+        for event in operator.step(batch, now_ns).events:
             if event.timeout:
                 ended = event.time_ns // 1_000_000 - T0
                 found.timeouts.append((_match(event), ended))

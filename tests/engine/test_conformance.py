@@ -260,6 +260,12 @@ def test_events_wait_for_a_watermark():
     assert found.emitted_at == [(2, "event")]
 
 
+def test_watermarks_may_be_the_first_and_the_last_there_are():
+    arrival = [{"watermark": -(2**63)}, *({"event": i} for i in range(3))]
+    case = simple(arrival=[*arrival, {"watermark": 2**63 - 1}])
+    assert conformance.verdict(case) == ("passed", [])
+
+
 @pytest.mark.parametrize(
     ("values", "key", "found"),
     [
