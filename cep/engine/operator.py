@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from cep.engine.interner import Interner
     from cep.engine.plan import PythonColumn
+    from cep.engine.window_plan import WindowCounts
     from cep.events.columns import Column, EventColumns
     from cep.rules.expressions import Python
     from cep.rules.rule import Rule
@@ -295,6 +296,10 @@ class Operator:
     def counts(self) -> dict[str, RuleCounts]:
         """Return each rule's counts."""
         return {r.compiled.rule.name: r.counts() for r in self._rules}
+
+    def window_counts(self) -> dict[str, WindowCounts]:
+        """Return what windows hold and have let go, by a description of each."""
+        return {part.description: part.counts() for part in self._windows}
 
     def keys(self) -> int:
         """Return how many keys have state."""

@@ -250,6 +250,10 @@ class Plan:
             self.keyspaces.append(KeySpace(columns, kinds, self.strings))
         return self._spaces[identity]
 
+    def space_fields(self, space: KeySpace) -> list[str]:
+        """Return the names of the fields that split a key space."""
+        return [self.inputs[column].name for column in space.columns]
+
     def slot_column(self, window: Window, scope: _EventScope) -> int:
         """Return the column that a previous value or weighted mean is written to."""
         by = scope.rule_key if window.by is None else window.by

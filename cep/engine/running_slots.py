@@ -12,6 +12,7 @@ from cep.engine.kernels import slots
 from cep.engine.kernels.handle import handle
 from cep.engine.kernels.recency import NOWHERE, line_up
 from cep.engine.state import SlotState, pack, unpack
+from cep.engine.window_plan import WindowCounts
 from cep.rules.windows import KEYS
 
 if TYPE_CHECKING:
@@ -52,9 +53,15 @@ class RunningSlots:
         self._hold()
 
     @property
-    def forgotten(self) -> int:
-        """How many keys went because there were too many."""
-        return int(self._counters[slots.C_FORGOTTEN])
+    def description(self) -> str:
+        """Say which values these are."""
+        by = ", ".join(self.operator.plan.space_fields(self.space))
+        return f"{' '.join(self.group.types)} by {by or 'nothing'} before"
+
+    def counts(self) -> WindowCounts:
+        """Return what is held, and what the limit has cost."""
+        c = self._counters
+        return WindowCounts(int(c[slots.C_KEYS]), 0, int(c[slots.C_FORGOTTEN]))
 
     def _hold(self) -> None:
         self.tables = handle(

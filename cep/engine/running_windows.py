@@ -13,6 +13,7 @@ from cep.engine.kernels.handle import handle
 from cep.engine.kernels.ordered import ROOT, ROOT_WIDTH
 from cep.engine.kernels.recency import NOWHERE, line_up
 from cep.engine.state import WindowState, pack, unpack
+from cep.engine.window_plan import WindowCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,15 +51,21 @@ class RunningWindows:
         self._hold()
 
     @property
-    def dropped(self) -> int:
-        """How many rows left early because their key had too many."""
-        counted = self.group.span.kind != "events"
-        return int(self.tables.counters[windows.C_DROPPED]) if counted else 0
+    def description(self) -> str:
+        """Say which windows these are."""
+        group, by = self.group, ", ".join(self.operator.plan.space_fields(self.space))
+        where = "" if group.where is None else ", some"
+        return f"{' '.join(group.types)}{where} by {by or 'nothing'} {group.span})"
 
-    @property
-    def forgotten(self) -> int:
-        """How many keys lost their rows because all together had too many."""
-        return int(self.tables.counters[windows.C_FORGOTTEN])
+    def counts(self) -> WindowCounts:
+        """Return what is held, and what limits have cost."""
+        c = self.tables.counters
+        by_count = self.group.span.kind == "events"
+        return WindowCounts(
+            int(c[windows.C_ROWS]),
+            0 if by_count else int(c[windows.C_DROPPED]),
+            int(c[windows.C_FORGOTTEN]),
+        )
 
     def _hold(self) -> None:
         self.handle = handle(self.tables)

@@ -28,6 +28,20 @@ _SUMS = {
 _IN_ORDER = ("quantile", "distinct")
 
 
+@dataclass(frozen=True, slots=True)
+class WindowCounts:
+    """What a group of windows or slots holds, and what limits have cost it.
+
+    ``rows`` are events held (keys, for previous values and weighted means), ``dropped``
+    events that left early because their key held too many, ``forgotten`` keys that
+    lost what they had because all together held too many.
+    """
+
+    rows: int
+    dropped: int
+    forgotten: int
+
+
 @dataclass(slots=True)
 class WindowValue:
     """A value that a group of windows aggregates, and what must be kept for it."""

@@ -24,19 +24,24 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from cep.engine.kernels.jit import inner
 
 # Of a value: how many there are; the sum, its low part, the sum of sizes and the
 # largest that this was; origin, sum and sum of squares of differences from it with
 # their low parts, and the largest sum of squares; how many came in since the sums
 # were made.
-N, SUM, SUM_LOW, SIZE, PEAK = 0, 1, 2, 3, 4
-ORIGIN, SHIFTED, SHIFTED_LOW, SQUARES, SQUARES_LOW, SQUARES_PEAK = 5, 6, 7, 8, 9, 10
-FRESH = 11
+# Those that `add` and `moment` are given are no Python numbers: each of these would be
+# a kind of argument of its own, compiled anew.
+N, SUM, SUM_LOW, SIZE, PEAK = 0, np.int64(1), 2, 3, 4
+ORIGIN, SHIFTED, SHIFTED_LOW, SQUARES, SQUARES_LOW = 5, np.int64(6), 7, np.int64(8), 9
+SQUARES_PEAK, FRESH = 10, 11
 SUMS_WIDTH = 12
 
 # Of two values that are both there, x and y: likewise. Each low part follows its sum.
-X_ORIGIN, Y_ORIGIN, X, Y, XX, YY, XY = 1, 2, 3, 5, 7, 9, 11
+X_ORIGIN, Y_ORIGIN = 1, 2
+X, Y, XX, YY, XY = np.int64(3), np.int64(5), np.int64(7), np.int64(9), np.int64(11)
 XX_PEAK, YY_PEAK, PAIRS_FRESH = 13, 14, 15
 PAIRS_WIDTH = 16
 

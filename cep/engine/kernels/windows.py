@@ -174,34 +174,39 @@ def ring_class(size):
 @inner
 def resize(h, k, size):
     """Move a key to a ring of another size, 0 for none; False: the pool is full."""
-    t = opened(h)
-    keys, c = t.keys, t.counters
+    keys, c, free, times = keys_of(h), counters_of(h), free_of(h), times_of(h)
     base, old = keys[k, K_BASE], keys[k, K_SIZE]
     to = np.int64(-1)
     if size > 0:
         place = ring_class(size)
-        to = t.free[place]
+        to = free[place]
         if to >= 0:
-            t.free[place] = t.times[to]
-        elif c[C_BUMP] + size <= t.times.size:
+            free[place] = times[to]
+        elif c[C_BUMP] + size <= times.size:
             to = c[C_BUMP]
             c[C_BUMP] += size
         else:
             return False
+        rows, nodes, queues, fronts = (
+            rows_of(h),
+            nodes_of(h),
+            queues_of(h),
+            fronts_of(h),
+        )
         for r in range(keys[k, K_BEGIN], keys[k, K_END]):
             a, b = base + (r & (old - 1)), to + (r & (size - 1))
-            t.times[b] = t.times[a]
-            for v in range(t.rows.shape[1]):
-                t.rows[b, v] = t.rows[a, v]
-            for v in range(t.nodes.shape[1]):
-                t.nodes[b, v] = t.nodes[a, v]
-        for d in range(t.queues.shape[1]):
-            for q in range(t.fronts[k, 2 * d], t.fronts[k, 2 * d + 1]):
-                t.queues[to + (q & (size - 1)), d] = t.queues[base + (q & (old - 1)), d]
+            times[b] = times[a]
+            for v in range(rows.shape[1]):
+                rows[b, v] = rows[a, v]
+            for v in range(nodes.shape[1]):
+                nodes[b, v] = nodes[a, v]
+        for d in range(queues.shape[1]):
+            for q in range(fronts[k, 2 * d], fronts[k, 2 * d + 1]):
+                queues[to + (q & (size - 1)), d] = queues[base + (q & (old - 1)), d]
     if old > 0:
         place = ring_class(old)
-        t.times[base] = t.free[place]
-        t.free[place] = base
+        times[base] = free[place]
+        free[place] = base
     keys[k, K_BASE], keys[k, K_SIZE] = to, size
     return True
 
@@ -209,29 +214,30 @@ def resize(h, k, size):
 @inner
 def clear(h, k):
     """Let all rows of a key leave, and give its ring back."""
-    t = opened(h)
-    t.counters[C_ROWS] -= t.keys[k, K_END] - t.keys[k, K_BEGIN]
-    t.keys[k, K_BEGIN] = t.keys[k, K_END] = 0
+    keys, roots, fronts = keys_of(h), roots_of(h), fronts_of(h)
+    table, pairs = sums_of(h), pair_sums_of(h)
+    counters_of(h)[C_ROWS] -= keys[k, K_END] - keys[k, K_BEGIN]
+    keys[k, K_BEGIN] = keys[k, K_END] = 0
     resize(h, k, np.int64(0))
-    remove(t.links, t.ends, k)
-    for v in range(t.sums.shape[1]):
-        sums.clear_sums(t.sums, k, v)
-    for p in range(t.pair_sums.shape[1]):
-        sums.clear_sums(t.pair_sums, k, p)
-    for d in range(t.fronts.shape[1]):
-        t.fronts[k, d] = 0
-    for o in range(0, t.roots.shape[1], ordered.ROOT_WIDTH):
-        t.roots[k, o + ordered.ROOT] = -1
-        t.roots[k, o + ordered.DISTINCT] = 0
+    remove(links_of(h), ends_of(h), k)
+    for v in range(table.shape[1]):
+        sums.clear_sums(table, k, v)
+    for p in range(pairs.shape[1]):
+        sums.clear_sums(pairs, k, p)
+    for d in range(fronts.shape[1]):
+        fronts[k, d] = 0
+    for o in range(0, roots.shape[1], ordered.ROOT_WIDTH):
+        roots[k, o + ordered.ROOT] = -1
+        roots[k, o + ordered.DISTINCT] = 0
 
 
-@inlined
-def mark(t, k):
+@inner
+def mark(keys, dirty, c, k):
     """Note that a key's state has changed."""
-    if t.keys[k, K_DIRTY] == 0:
-        t.keys[k, K_DIRTY] = 1
-        t.dirty[t.counters[C_DIRTY]] = k
-        t.counters[C_DIRTY] += 1
+    if keys[k, K_DIRTY] == 0:
+        keys[k, K_DIRTY] = 1
+        dirty[c[C_DIRTY]] = k
+        c[C_DIRTY] += 1
 
 
 @inlined
@@ -370,17 +376,17 @@ def make_room(h, k, now):
     Where all keys together hold too many, those not seen for longest are forgotten:
     that is no loss where their rows have left anyhow.
     """
-    t = opened(h)
-    keys, c = t.keys, t.counters
+    keys, c, spec = keys_of(h), counters_of(h), spec_of(h)
+    links, ends = links_of(h), ends_of(h)
     if keys[k, K_BEGIN] < keys[k, K_END]:
-        touch(t.links, t.ends, k)
-    while c[C_ROWS] >= t.spec[S_LIMIT] and t.ends[OLDEST] != k and t.ends[OLDEST] >= 0:
-        oldest = t.ends[OLDEST]
+        touch(links, ends, k)
+    while c[C_ROWS] >= spec[S_LIMIT] and ends[OLDEST] != k and ends[OLDEST] >= 0:
+        oldest = ends[OLDEST]
         last = keys[oldest, K_LAST]
-        if last >= edge(t.spec, last, now):
+        if last >= edge(spec, last, now):
             c[C_FORGOTTEN] += 1
         clear(h, oldest)
-        mark(t, oldest)
+        mark(keys, dirty_of(h), c, oldest)
     held, size = keys[k, K_END] - keys[k, K_BEGIN], keys[k, K_SIZE]
     if held == size:
         return resize(h, k, max(2 * size, LEAST))
@@ -492,7 +498,7 @@ def feed(handle, time, types, key, cols, begin, order):
             t.keys[k, K_ORDER] = order + i
         if changes:
             settle(t, k)
-            mark(t, k)
+            mark(t.keys, t.dirty, c, k)
         if role & LOOKS:
             for j in range(t.aggregates.shape[0]):
                 cols[t.aggregates[j, 2], i] = aggregate(

@@ -95,6 +95,6 @@ def test_keys_not_seen_for_longest_are_forgotten_at_a_limit(monkeypatch, size):
     batch = streams.ordered(restored, rows)
     events = restored.step(batch.take(slice(4, None)), int(batch.time[-1])).events
     assert [x.data["values"]["x"] for x in events] == [None, None, 3, 6, 4]
-    assert restored._windows[0].forgotten == 2
+    assert restored.window_counts()["test.tick by key before"].forgotten == 2
     assert sum(v is None for n, v in restored.delta().items() if n[0] == "s") == 1
     assert len([n for n in restored.snapshot() if n[0] == "s"]) == 3

@@ -10,6 +10,7 @@ import pytest
 
 import cep.engine.window_plan
 from cep.engine.operator import Operator
+from cep.engine.window_plan import WindowCounts
 from cep.errors import RuleError, UnknownEventTypeError
 from cep.rules import (
     avg,
@@ -367,7 +368,9 @@ def test_a_key_that_holds_too_many_rows_loses_its_oldest(monkeypatch, size):
     )
     found = [x.data["values"]["n"] for x in streams.step_all(operator, parts)]
     assert found == [0, 1, 3, 6, 9, 12, 15, 18, 21, 24]
-    assert operator._windows[0].dropped == 7
+    assert operator.window_counts() == {
+        "test.tick by nothing over('8ms')": WindowCounts(3, 7, 0)
+    }
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
@@ -403,7 +406,7 @@ def test_too_many_rows_in_all_forget_the_keys_not_seen_for_longest(
         held[key] = mine
         seen = [k for k in seen if k != key] + [key]
         assert event.data["values"]["n"] == len(mine)
-    assert operator._windows[0].forgotten > 5
+    assert operator.window_counts()["test.tick by key over('40ms')"].forgotten > 5
 
 
 def builtin_sum(values):
