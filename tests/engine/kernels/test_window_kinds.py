@@ -144,7 +144,7 @@ def test_orders_and_differences_of_one_field_equal_the_oracle(kind):
 @pytest.mark.parametrize("seed", range(2))
 def test_aggregates_of_two_fields_equal_the_oracle(kind, seed):
     over, window_of = KINDS[kind]
-    rows = two_sided(seed)
+    rows = two_sided(seed, 200)
     found = shown(
         rows,
         cov=over(cov(e.x, e.y)),
@@ -199,10 +199,10 @@ def test_where_and_other_types_enter_and_all_may_look(kind):
 
 
 @kinds
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_cuts_and_restarts_change_no_bit(kind, size):
     over, _ = KINDS[kind]
-    rows = two_sided(6, 250)
+    rows = two_sided(6, 150)
     values = {
         "q": over(quantile(e.x, 0.7)),
         "std": over(std(e.x)),
