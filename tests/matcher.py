@@ -17,7 +17,8 @@ as the engine is meant to:
   elements come first in the pattern; Flink's heap decides otherwise;
 * what runs out runs out in order of time, however far time moves at once, so that
   a match which that releases may drop what would run out later;
-* time passes for all keys at once, and a match is listed once.
+* time passes for all keys at once, and a match that is complete at some moment is
+  listed once for it.
 
 ``python -m tests.matcher --triples 20000 --seed 1`` holds the engine against it.
 """
@@ -127,6 +128,7 @@ class Partial:
     bound: tuple[tuple[str, int], ...] = ()
     first_ms: int = 0
     last_ms: int = 0
+    complete_ms: float = 0
 
     @property
     def start(self) -> int:
@@ -353,7 +355,8 @@ class Matcher:
         node, done = place.node, place.done[-1]
         assert node is not None
         if self.departures:
-            return self.runs_out(place, set())
+            gap = self.runs_out(place, set())
+            return self.every_gap_ms if gap == 0 else gap
         if place.waiting or place.spared:
             return None
         if node.repetition_ms:
@@ -385,7 +388,7 @@ class Matcher:
             if node is None or self.is_shut(place):
                 continue
             if node.contiguity == "not_followed_by":
-                later = [(place, before)]
+                later = [] if self.is_any(node) else [(place, before)]
             elif node.contiguity == "not_next":
                 limit = shortest(before, self.limit_ms(node))
                 follows = self.leave(place, node, len(place.done) - 1)
@@ -653,9 +656,9 @@ class Matcher:
                     if place is not END:
                         new.append(taken)
                     if self.ends(place, event, partial.bound):
-                        matches.append(taken)
+                        matches.append(replace(taken, complete_ms=event["ts"]))
                 elif partial.bound and place is END:
-                    matches.append(partial)
+                    matches.append(replace(partial, complete_ms=event["ts"]))
                 elif partial.bound and not self.is_late(partial, place, event):
                     new.append(replace(partial, place=place))
             if not stopped:
@@ -702,7 +705,7 @@ class Matcher:
             if not over:
                 kept.append(partial)
             elif partial.place.node.contiguity == "not_followed_by":
-                matches.append(partial)
+                matches.append(replace(partial, complete_ms=now))
             else:
                 self.timeouts.append((partial, over[0]))
         self.partials = kept
@@ -731,10 +734,10 @@ class Matcher:
         return self.once(released)
 
     def once(self, matches: list[Partial]) -> list[Partial]:
-        """Drop matches that another way has led to as well."""
+        """Drop matches that another way has completed at the same time."""
         if not self.departures:
             return matches
-        return list({match.bound: match for match in matches}.values())
+        return list({(m.bound, m.complete_ms): m for m in matches}.values())
 
     def turn(self, match: Partial) -> Any:
         order = [leaf.name for leaf in self.leaves(self.root)]

@@ -524,6 +524,7 @@ def _reactions(
             if (edge[nfa.E_ACTION], edge[nfa.E_TARGET]) == (nfa.IGNORE, state):
                 if asks[0] == 0 and asks[1] in (0, open_):
                     stays |= fits
+                    watched |= fits & bool(asks[1])
                 else:
                     moves |= fits
             elif open_ and asks == (open_, 0):

@@ -599,10 +599,12 @@ def flatten(start: State, rule: Rule) -> Automaton:
     numbers = {key: i for i, key in enumerate(order)}
     ways = {key: list(_ways(s, (), 0, rule)) for key, s in order.items()}
     # A match's first event has none before it.
-    gaps = {
-        key: 0 if s.kind == "start" else _runs_out(s, set()) or 0
-        for key, s in order.items()
-    }
+    gaps = dict.fromkeys(order, 0)
+    for key, state in order.items():
+        if state.kind in ("normal", "pending"):
+            gap = _runs_out(state, set())
+            # What nothing can come of goes when the whole pattern's limit does.
+            gaps[key] = rule.pattern.gap_ns or 0 if gap is None else gap
     return Automaton(tuple(_flat(s, numbers, ways, gaps) for s in order.values()))
 
 

@@ -152,6 +152,28 @@ def test_gap_limit_ends_what_no_event_can_move():
     assert sorted(found.timeouts) == [([["p0", [0]]], 20), ([["p1", [0]]], 20)]
 
 
+def test_gap_limit_ends_what_waits_for_nothing():
+    elements = [
+        element("p0", None),
+        element("p1", "not_next", "a"),
+        element("p2", "not_followed_by"),
+    ]
+    gap = {"within_ms": 4, "within_kind": "previous_and_current"}
+    assert agreed(case(elements, "a", **gap)).timeouts == [([["p0", [0]]], 4)]
+
+
+def test_until_that_asks_the_match_ends_it_though_its_step_does_not_fit():
+    begun = {"agg": "count", "field": None, "of": "p0"}
+    until = {"op": "gt", "args": [{"field": "ts"}, begun]}
+    elements = [
+        element("p0", None, "a"),
+        element("p1", "followed_by", "b", min=2, max=None, until=until),
+    ]
+    limits = {"within_ms": 9, "within_kind": "first_and_last"}
+    found = agreed(case(elements, "abc", **limits))
+    assert found.timeouts == []
+
+
 def test_limits_run_out_in_order_of_time_however_far_it_moves():
     """What a match drops that was held until 5 no longer runs out at 6."""
     gap = {"within_kind": "previous_and_current"}
