@@ -606,7 +606,9 @@ class Matcher:
         may_leave = done[-1] >= node.least or (not done[-1] and node.optional)
         if may_leave and not self.holds(node, event, bound):
             there = self.leave(place, node, level)
-            ended = event is not None and self.ended(node, event, bound)
+            ended = bool(node.until) and (
+                event is None or self.ended(node, event, bound)
+            )
             if node.greedy and ended and there is not END:
                 there = replace(there, unguarded=True)
             found.append(there)
