@@ -185,3 +185,15 @@ def test_limits_run_out_in_order_of_time_however_far_it_moves():
     found = agreed(case(elements, "ab", skip="past_last_event"))
     assert found.matches == [[["p1", [1]]]]
     assert found.timeouts == [([["p0", [0, 1]]], 3), ([["p0", [0]]], 5)]
+
+
+@pytest.mark.xfail(strict=True, reason="a way that has run out still leads to a stop")
+def test_absence_beyond_a_limit_that_has_passed_stops_nothing():
+    gap = {"within_kind": "previous_and_current", "within_ms": 1}
+    elements = [
+        element("p0", None, "a", min=1, max=3),
+        element("p1", "not_next", "a") | gap,
+        element("p2", "not_followed_by"),
+    ]
+    limits = {"within_ms": 13, "within_kind": "first_and_last"}
+    assert agreed(case(elements, "ab", **limits)).timeouts == [([["p0", [0]]], 13)]
