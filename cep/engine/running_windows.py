@@ -47,7 +47,6 @@ class RunningWindows:
         roles = windows.ENTERS * operator.types_mask(group.types)
         roles += windows.LOOKS * operator.types_mask(group.looks)
         self.tables = group.tables(roles)
-        self._restored: list[int] = []
         self._hold()
 
     @property
@@ -103,12 +102,6 @@ class RunningWindows:
     def feed(self, batch: Batch, key: NDArray[np.int64], order: int) -> None:
         """Take in a batch and write the aggregates into its columns."""
         self.ensure_keys()
-        if self._restored:
-            held = [k for k in self._restored if self._rows_of(k)]
-            if held:
-                t = self.tables
-                line_up(t.links, t.ends, t.keys[:, windows.K_ORDER], held)
-            self._restored.clear()
         self._feed(batch.time, batch.type, key, batch.cols, order)
 
     def _feed(
@@ -124,7 +117,17 @@ class RunningWindows:
             at = windows.feed(self.handle, time, types, key, cols, at, order)
             if at == len(time):
                 return
-            self._double_pool()
+            if self.tables.counters[windows.C_LISTED] == windows.ASKED:
+                self._list_keys()
+            else:
+                self._double_pool()
+
+    def _list_keys(self) -> None:
+        """Begin to keep keys as they were last seen."""
+        t = self.tables
+        held = np.flatnonzero(t.keys[:, windows.K_BEGIN] < t.keys[:, windows.K_END])
+        line_up(t.links, t.ends, t.keys[:, windows.K_ORDER], held.tolist())
+        t.counters[windows.C_LISTED] = 1
 
     def take_dirty(self) -> list[int]:
         """Return the keys that changed since the last call."""
@@ -210,7 +213,6 @@ class RunningWindows:
         for here, pair in enumerate(self.pair_names):
             if pair in state.pairs:
                 t.pair_sums[k, here] = pair_sums[state.pairs.index(pair)]
-        self._restored.append(k)
 
     def _put_back(
         self, k: int, times: NDArray[np.int64], rows: NDArray[np.float64], order: int

@@ -25,6 +25,7 @@ _SUMS = {
     "var": sums.KEEPS_MEAN | sums.KEEPS_SQUARES,
     "std": sums.KEEPS_MEAN | sums.KEEPS_SQUARES,
 }
+_PLACED = ("first", "last", "rate")
 _IN_ORDER = ("quantile", "distinct")
 
 
@@ -50,6 +51,7 @@ class WindowValue:
     column: int
     kind: str  # "str" where values are codes
     sums: int = 0  # bits
+    places: bool = False
     lowest: int = -1
     highest: int = -1
     tree: int = -1
@@ -59,6 +61,12 @@ class WindowValue:
         """What state calls it, and the sums that are kept of it."""
         digest = hashlib.sha256(repr(self.key).encode()).hexdigest()[:12]
         return f"{digest}:{self.sums}"
+
+    def row(self) -> tuple[int, ...]:
+        """Return the kernel's description."""
+        kept = (self.lowest, self.highest, self.tree)
+        more = self.places or max(kept) >= 0
+        return (self.column, self.sums, more, self.places, *kept)
 
 
 @dataclass(slots=True)
@@ -101,6 +109,7 @@ class WindowGroup:
         """Keep what an aggregate of a value needs."""
         value = self.values[number]
         value.sums |= _SUMS.get(function, 0)
+        value.places |= function in _PLACED
         if function == "min" and value.lowest < 0:
             value.lowest, self.queues = self.queues, self.queues + 1
         if function == "max" and value.highest < 0:
@@ -115,9 +124,7 @@ class WindowGroup:
         where = -1 if self.where is None else self.where
         kind = windows.KINDS[span.kind]
         spec = [kind, span.length, span.every, at_most, ROWS, where]
-        described = [
-            (x.column, x.sums, x.lowest, x.highest, x.tree) for x in self.values
-        ]
+        described = [x.row() for x in self.values]
         return windows.Tables(
             spec=np.array(spec, np.int64),
             roles=roles,

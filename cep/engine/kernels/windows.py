@@ -63,10 +63,11 @@ S_KIND, S_LENGTH, S_EVERY, S_KEY_LIMIT, S_LIMIT, S_WHERE = range(6)
 # What events of a type do, as bits.
 ENTERS, LOOKS = 1, 2
 
-# Of a value: its batch column, the sums that are kept as bits, and its queues and
-# its tree, -1 for none.
-V_COLUMN, V_SUMS, V_LOWEST, V_HIGHEST, V_TREE = range(5)
-VALUE_WIDTH = 5
+# Of a value: its batch column, the sums that are kept as bits, whether there is any
+# more: whether the first row that has it is known, its queues and its tree, -1 for
+# none.
+V_COLUMN, V_SUMS, V_MORE, V_PLACES, V_LOWEST, V_HIGHEST, V_TREE = range(7)
+VALUE_WIDTH = 7
 
 # Of a key: where its ring is, its first row and the one behind its last, the time of
 # the last and its place among the engine's events.
@@ -76,8 +77,11 @@ KEY_WIDTH = 7
 LEAST = 4  # rows in the smallest ring
 CLASSES = 48  # of rings, by the logarithm of their size
 
-C_BUMP, C_DIRTY, C_ROWS, C_DROPPED, C_FORGOTTEN = range(5)
-COUNTER_WIDTH = 5
+# C_LISTED: whether keys are kept as they were last seen, which is not done before
+# there are too many rows; ASKED while that is wanted.
+C_BUMP, C_DIRTY, C_ROWS, C_DROPPED, C_FORGOTTEN, C_LISTED = range(6)
+COUNTER_WIDTH = 6
+ASKED = -1
 
 LARGEST = 1e140
 
@@ -250,9 +254,8 @@ def next_present(rows, base, mask, v, r):
 
 
 @inlined
-def leave(t, k):
-    """Let the first row of a key leave."""
-    base, mask, r = t.keys[k, K_BASE], t.keys[k, K_SIZE] - 1, t.keys[k, K_BEGIN]
+def leave(t, k, base, mask, r):
+    """Let row ``r``, the first of a key, leave."""
     at = base + (r & mask)
     for v in range(t.values.shape[0]):
         x = t.rows[at, v]
@@ -262,7 +265,9 @@ def leave(t, k):
             sums.take_value(t.sums, k, v, x, t.values[v, V_SUMS])
         else:
             t.sums[k, v, sums.N] -= 1.0
-        if t.places[k, 2 * v] == r and t.sums[k, v, sums.N] > 0.0:
+        if t.values[v, V_MORE] == 0:
+            continue
+        if t.values[v, V_PLACES] != 0 and t.sums[k, v, sums.N] > 0.0:
             t.places[k, 2 * v] = next_present(t.rows, base, mask, v, r)
         for d in (t.values[v, V_LOWEST], t.values[v, V_HIGHEST]):
             if d >= 0:
@@ -277,8 +282,6 @@ def leave(t, k):
         x, y = t.rows[at, t.pairs[p, 0]], t.rows[at, t.pairs[p, 1]]
         if x == x and y == y:
             sums.take_pair(t.pair_sums, k, p, x, y)
-    t.keys[k, K_BEGIN] += 1
-    t.counters[C_ROWS] -= 1
 
 
 @inlined
@@ -296,9 +299,8 @@ def push_extreme(t, k, d, base, mask, v, r, x, sign):
 
 
 @inlined
-def enter(t, k, now, cols, i):
-    """Let a row enter; its ring has room."""
-    base, mask, r = t.keys[k, K_BASE], t.keys[k, K_SIZE] - 1, t.keys[k, K_END]
+def enter(t, k, base, mask, r, now, cols, i):
+    """Let event ``i`` enter as row ``r``, for which its key's ring has room."""
     at = base + (r & mask)
     t.times[at] = now
     for v in range(t.values.shape[0]):
@@ -307,13 +309,15 @@ def enter(t, k, now, cols, i):
             t.rows[at, v] = math.nan
             continue
         t.rows[at, v] = x
-        if t.sums[k, v, sums.N] == 0.0:
-            t.places[k, 2 * v] = r
-        t.places[k, 2 * v + 1] = r
         if t.values[v, V_SUMS] != 0:
             sums.add_value(t.sums, k, v, x, t.values[v, V_SUMS])
         else:
             t.sums[k, v, sums.N] += 1.0
+        if t.values[v, V_MORE] == 0:
+            continue
+        if t.sums[k, v, sums.N] == 1.0:
+            t.places[k, 2 * v] = r
+        t.places[k, 2 * v + 1] = r
         if t.values[v, V_LOWEST] >= 0:
             push_extreme(t, k, t.values[v, V_LOWEST], base, mask, v, r, x, -1.0)
         if t.values[v, V_HIGHEST] >= 0:
@@ -326,8 +330,6 @@ def enter(t, k, now, cols, i):
         x, y = t.rows[at, t.pairs[p, 0]], t.rows[at, t.pairs[p, 1]]
         if x == x and y == y:
             sums.add_pair(t.pair_sums, k, p, x, y)
-    t.keys[k, K_END] += 1
-    t.counters[C_ROWS] += 1
 
 
 @inner
@@ -378,7 +380,10 @@ def make_room(h, k, now):
     """
     keys, c, spec = keys_of(h), counters_of(h), spec_of(h)
     links, ends = links_of(h), ends_of(h)
-    if keys[k, K_BEGIN] < keys[k, K_END]:
+    if c[C_ROWS] >= spec[S_LIMIT] and c[C_LISTED] != 1:
+        c[C_LISTED] = ASKED
+        return False
+    if c[C_LISTED] == 1 and keys[k, K_BEGIN] < keys[k, K_END]:
         touch(links, ends, k)
     while c[C_ROWS] >= spec[S_LIMIT] and ends[OLDEST] != k and ends[OLDEST] >= 0:
         oldest = ends[OLDEST]
@@ -462,12 +467,13 @@ def feed(handle, time, types, key, cols, begin, order):
     """Take in the events from ``begin`` on and write each one's aggregates.
 
     The first of the batch is the ``order``-th that the engine saw. Returns the
-    place reached; short of the end, the pool is too small.
+    place reached; short of the end, the pool is too small, or keys are to be listed
+    as they were last seen (`C_LISTED`).
     """
     h = handle.ctypes.data
     t = opened(h)
-    spec, c = t.spec, t.counters
-    where = spec[S_WHERE]
+    spec, c, keys, times = t.spec, t.counters, t.keys, t.times
+    where, at_most = spec[S_WHERE], spec[S_KEY_LIMIT]
     for i in range(begin, time.size):
         role = t.roles[types[i] + 1]
         k = key[i]
@@ -475,30 +481,36 @@ def feed(handle, time, types, key, cols, begin, order):
             continue
         now = time[i]
         entering = role & ENTERS != 0 and (where < 0 or cols[where, i] == 1.0)
-        before = edge(spec, t.keys[k, K_LAST], now)
-        held = t.keys[k, K_END] - t.keys[k, K_BEGIN]
-        changes = entering
-        while held > 0:
-            first = t.keys[k, K_BEGIN] & (t.keys[k, K_SIZE] - 1)
-            if t.times[t.keys[k, K_BASE] + first] >= before:
-                if not (entering and held >= spec[S_KEY_LIMIT]):
+        before = edge(spec, keys[k, K_LAST], now)
+        base, mask = keys[k, K_BASE], keys[k, K_SIZE] - 1
+        first, end = keys[k, K_BEGIN], keys[k, K_END]
+        r = first
+        while r < end:
+            if times[base + (r & mask)] >= before:
+                if not (entering and end - r >= at_most):
                     break
                 c[C_DROPPED] += 1
-            leave(t, k)
-            held -= 1
-            changes = True
+            leave(t, k, base, mask, r)
+            r += 1
+        if r > first:
+            keys[k, K_BEGIN] = r
+            c[C_ROWS] -= r - first
         if entering:
-            size = t.keys[k, K_SIZE]
-            tight = held == size or held * 8 < size or c[C_ROWS] >= spec[S_LIMIT]
-            if tight and not make_room(h, k, now):
-                return i
-            enter(t, k, now, cols, i)
-            touch(t.links, t.ends, k)
-            t.keys[k, K_LAST] = now
-            t.keys[k, K_ORDER] = order + i
-        if changes:
+            held, size = end - r, mask + 1
+            if held == size or held * 8 < size or c[C_ROWS] >= spec[S_LIMIT]:
+                if not make_room(h, k, now):
+                    return i
+                base, mask = keys[k, K_BASE], keys[k, K_SIZE] - 1
+            enter(t, k, base, mask, end, now, cols, i)
+            keys[k, K_END] = end + 1
+            c[C_ROWS] += 1
+            if c[C_LISTED] == 1:
+                touch(t.links, t.ends, k)
+            keys[k, K_LAST] = now
+            keys[k, K_ORDER] = order + i
+        if entering or r > first:
             settle(t, k)
-            mark(t.keys, t.dirty, c, k)
+            mark(keys, t.dirty, c, k)
         if role & LOOKS:
             for j in range(t.aggregates.shape[0]):
                 cols[t.aggregates[j, 2], i] = aggregate(
