@@ -17,6 +17,9 @@ window is a hopping one with ``every`` equal to its length. An event exactly
 begins a session. Of events with equal times, an earlier one does not see a later
 one.
 
+Windows are looked at by events: nothing is told when one closes, so that what a
+window held in the end is not there for a rule, nor is a window that no event looked at.
+
 `prev` and `ewm` look back without a window and keep one value a key.
 """
 
