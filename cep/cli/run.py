@@ -89,7 +89,7 @@ def _reach(url: str | None) -> None:
 
 
 def _compile(quiet: bool) -> None:
-    """Compile what is not compiled yet, reader and engine side by side."""
+    """Compile what is not compiled yet: matching beside windows and reader."""
     from cep.bus import warmup as reader
     from cep.engine import warmup as engine
 
@@ -97,13 +97,17 @@ def _compile(quiet: bool) -> None:
         return
     if not quiet:
         print(
-            "Compiling kernels, once on this machine (some 30 s of CPU)...",
+            "Compiling kernels, once on this machine (some 40 s of CPU)...",
             file=sys.stderr,
             flush=True,
         )
-    command = [sys.executable, "-c", "from cep.bus.warmup import warm_up; warm_up()"]
+    others = (
+        "from cep.bus.warmup import warm_up; warm_up(); "
+        "from cep.engine.warmup import warm_up_windows; warm_up_windows()"
+    )
+    command = [sys.executable, "-c", others]
     helper = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    engine.warm_up()
+    engine.warm_up_matching()
     helper.wait()
 
 

@@ -232,7 +232,8 @@ class Operator:
         for rule in self._rules:
             rule.feed(self._nothing, none, none, self._order, until_ns)
 
-    def _take_in(self, batch: Batch, until_ns: int) -> None:
+    def fill(self, batch: Batch) -> NDArray[np.int64]:
+        """Compute a batch's columns; returns the keys of its rows, (spaces, n)."""
         spaces = self.plan.keyspaces
         n = batch.ints.shape[1]
         keys = np.empty((len(spaces), n), np.int64)
@@ -245,10 +246,14 @@ class Operator:
             for window in self._windows:
                 if window.group.stage == stage:
                     window.feed(batch, keys[window.group.keyspace], self._order)
+        return keys
+
+    def _take_in(self, batch: Batch, until_ns: int) -> None:
+        keys = self.fill(batch)
         bits = self._predicates.evaluate(batch)
         for rule in self._rules:
             rule.feed(batch, keys, bits, self._order, until_ns)
-        self._order += n
+        self._order += batch.ints.shape[1]
 
     def _check_order(self, batch: Batch) -> None:
         times = batch.time
