@@ -624,8 +624,7 @@ def _flat(
             # Nothing goes to wait where it would have run out already.
             limit = _shorter(limit, gaps[id(target)])
         # The shorter limits of a state are conditions, the longest is its end.
-        bounded = target.kind != "stop" and state.kind != "start"
-        if bounded and limit and limit != gaps[id(state)]:
+        if state.kind != "start" and limit and limit != gaps[id(state)]:
             literals = (*literals, (SincePrevious(limit), True))
         edges.append(
             FlatEdge(

@@ -187,7 +187,6 @@ def test_limits_run_out_in_order_of_time_however_far_it_moves():
     assert found.timeouts == [([["p0", [0, 1]]], 3), ([["p0", [0]]], 5)]
 
 
-@pytest.mark.xfail(strict=True, reason="a way that has run out still leads to a stop")
 def test_absence_beyond_a_limit_that_has_passed_stops_nothing():
     gap = {"within_kind": "previous_and_current", "within_ms": 1}
     elements = [
