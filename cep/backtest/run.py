@@ -83,14 +83,21 @@ class RunResult:
         return self._frame
 
     def __str__(self) -> str:
-        lines = [
-            f"{name}: {counts.emitted} derived, {counts.suppressed} suppressed"
-            for name, counts in self.counts.items()
-        ]
+        lines = [f"{name}: {_told(counts)}" for name, counts in self.counts.items()]
         for name, numbers in self.accounting.items():
             said = " + ".join(f"{k} {v:,}" for k, v in numbers.items() if k != "read")
             lines.append(f"{name}: read {numbers['read']:,} = {said}")
         return "\n".join(lines)
+
+
+def _told(counts: RuleCounts) -> str:
+    """Say what a rule did; what a limit cost it, too, if it did."""
+    said = f"{counts.emitted:,} derived, {counts.suppressed:,} suppressed"
+    if counts.dropped_partials:
+        said += f", {counts.dropped_partials:,} partial matches dropped at its limit"
+    if counts.tripped:
+        said += f", then stopped ({counts.tripped_why})"
+    return said
 
 
 def run_rules(

@@ -45,6 +45,7 @@ StateKind = Literal["normal", "start", "final", "stop", "pending"]
 Strategy = Literal["strict", "skip_till_next", "skip_till_any"]
 
 TRUE = Const(True)
+MOST_STATES = 10_000
 _STRATEGY: dict[str | None, Strategy] = {
     None: "strict",
     "next": "strict",
@@ -151,6 +152,12 @@ class _Builder:
         return start
 
     def _state(self, variable: str, kind: StateKind = "normal") -> State:
+        if len(self.states) >= MOST_STATES:
+            raise RuleError(
+                f"rule {self.rule.name!r}",
+                f"the pattern needs more than {MOST_STATES:,} states",
+                "repeat less often, or count over a window: count().over(events=...)",
+            )
         state = State(variable, kind)
         self.states.append(state)
         return state

@@ -60,7 +60,7 @@ def fields_read(rule: Rule) -> dict[str, set[str]]:
         for event_type in types:
             reads.setdefault(event_type, set()).update(names)
 
-    for expr, types in placed(rule):
+    for expr, types in everything(rule):
         for node in expr.walk():
             if isinstance(node, Field):
                 note(types, [node.name])
@@ -70,9 +70,6 @@ def fields_read(rule: Rule) -> dict[str, set[str]]:
             elif isinstance(node, Window):
                 entering = node.of or types
                 note({*entering, *types}, rule.key if node.by is None else node.by)
-                for inner in node.inputs:
-                    fields = [x.name for x in inner.walk() if isinstance(x, Field)]
-                    note(entering, fields)
     return dict(sorted(reads.items()))
 
 
@@ -85,6 +82,17 @@ def placed(rule: Rule) -> Iterator[tuple[Expr, Types]]:
     for emission in (*rule.emissions, *rule.timeouts):
         for leaf in emission.leaves():
             yield leaf, final
+
+
+def everything(rule: Rule) -> Iterator[tuple[Expr, Types]]:
+    """Yield what `placed` does, and what windows hold, those within windows too."""
+    waiting = list(placed(rule))
+    while waiting:
+        expr, types = waiting.pop()
+        yield expr, types
+        for node in expr.walk():
+            if isinstance(node, Window):
+                waiting += [(inner, node.of or types) for inner in node.inputs]
 
 
 def _conditions(group: Sequence, rule: Rule) -> Iterator[tuple[Expr, Types]]:
@@ -100,7 +108,7 @@ def _conditions(group: Sequence, rule: Rule) -> Iterator[tuple[Expr, Types]]:
 
 def _windows(rule: Rule) -> list[str]:
     found = set()
-    for expr, types in placed(rule):
+    for expr, types in everything(rule):
         for node in expr.walk():
             if isinstance(node, Window):
                 by = rule.key if node.by is None else node.by

@@ -30,6 +30,9 @@ Contiguity = Literal["next", "then", "then_any", "not_next", "not_then"]
 Inner = Literal["relaxed", "consecutive", "any"]
 NEGATIONS = ("not_next", "not_then")
 
+# Each is a state of the automaton.
+MOST_REPETITIONS = 1_000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantifier:
@@ -150,6 +153,13 @@ class _Element:
                     f"a repetition is a whole number, got {n!r}",
                     "give an int",
                 )
+        if max(least, most or 0) > MOST_REPETITIONS:
+            raise RuleError(
+                self.label,
+                f"a repetition of {max(least, most or 0):,}, at most "
+                f"{MOST_REPETITIONS:,} is possible",
+                "count over a window instead: count().over(events=...)",
+            )
         if least == 0 and most is None:
             raise RuleError(
                 self.label,

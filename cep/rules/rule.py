@@ -327,7 +327,7 @@ def build_rule(
         body = replace(pattern, within_ns=None, gap_ns=None, condition=None)
         pattern = replace(pattern, quantifier=Quantifier(), elements=((None, body),))
     pattern = with_one_window(pattern)
-    keys = () if key is None else (key,) if isinstance(key, str) else tuple(key)
+    keys = _keys(where, key)
     result = Rule(
         name=name,
         version=version,
@@ -345,6 +345,19 @@ def build_rule(
     if limits is None and pattern.within_ns is None:
         _check_combinations(pattern, where)
     return result
+
+
+def _keys(where: str, key: Any) -> tuple[str, ...]:
+    if key is None or isinstance(key, str):
+        return () if key is None else (key,)
+    names = tuple(key) if isinstance(key, (list, tuple)) else (key,)
+    if all(isinstance(name, str) for name in names):
+        return names
+    raise RuleError(
+        where,
+        f"key is {key!r:.60}",
+        'name the field, or several: key="symbol" or key=["symbol", "venue"]',
+    )
 
 
 _after_match = after_match

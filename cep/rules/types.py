@@ -54,20 +54,26 @@ _WHOLE = ("floor", "ceil", "round", "trunc", "sign")
 
 # Trees are walked by recursion; Python's own limit would be hit at some 300.
 NESTING = 100
+# What is written once and used twice counts twice: trees grow by doubling.
+PARTS = 10_000
 
 
-def nesting(expr: Expr) -> int:
-    """Return how deep an expression nests, windows included; 1 for a field."""
-    deepest, level = 0, [expr]
-    while level:
+def nesting(expr: Expr) -> tuple[int, int]:
+    """Return how deep an expression nests and its parts; (1, 1) for a field.
+
+    Windows are included. Beyond `PARTS` no more are counted.
+    """
+    deepest, parts, level = 0, 0, [expr]
+    while level and parts <= PARTS:
         deepest += 1
+        parts += len(level)
         below: list[Expr] = []
         for node in level:
             below += node.children()
             if isinstance(node, Window):
                 below += node.inputs
         level = below
-    return deepest
+    return deepest, parts
 
 
 def payload_kinds(event_type: str) -> dict[str, Kind]:
@@ -177,7 +183,13 @@ class Checker:
 
     def value(self, expr: Expr) -> Kind:
         """Return the kind of a whole expression, if it does not nest too deep."""
-        deepest = nesting(expr)
+        deepest, parts = nesting(expr)
+        if parts > PARTS:
+            raise RuleError(
+                f"{self.where}: an expression",
+                f"has more than {PARTS:,} parts, what is used twice counted twice",
+                "split it over several emitted fields or rules",
+            )
         if deepest > NESTING:
             raise RuleError(
                 f"{self.where}: an expression",

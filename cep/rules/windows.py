@@ -290,5 +290,12 @@ def field_names(by: By) -> tuple[str, ...] | None:
     """Return what ``by=`` names; None for the rule's key."""
     if by is None:
         return None
-    parts = [by] if isinstance(by, (str, Expr)) else list(by)
+    parts = list(by) if isinstance(by, (list, tuple)) else [by]
+    for part in parts:
+        if not isinstance(part, (str, Field)):
+            raise RuleError(
+                f"by={by!r:.60}",
+                "a window is split by fields",
+                'name them: by="symbol" or by=["symbol", "venue"]',
+            )
     return tuple(p.name if isinstance(p, Field) else str(p) for p in parts)

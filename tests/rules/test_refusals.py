@@ -1022,3 +1022,33 @@ def test_python_builtins_still_work_on_plain_values():
     assert (sum([1, 2]), sum([1], 5), min(3, 2), max([4, 5])) == (3, 6, 2, 5)
     assert max([], default=7) == 7
     assert str(first(m.up).x) == "first(m.up).x"
+
+
+def test_what_would_grow_without_bound_is_refused():
+    step = on("market.trade", name="a")
+    with pytest.raises(RuleError, match="at most 1,000"):
+        step.times(10**9)
+    doubled = e.price
+    for _ in range(30):
+        doubled = doubled + doubled
+    with pytest.raises(RuleError, match="more than 10,000 parts"):
+        build_rule("r", on("market.trade").where(doubled > 0), [emit()])
+
+
+def test_nested_repetitions_have_a_limit_together():
+    from cep.engine.operator import Operator
+
+    inner = seq(on("market.trade", name="a").times(500)).times(500)
+    with pytest.raises(RuleError, match="10,000 states"):
+        Operator([build_rule("r", seq(inner), [emit()])])
+
+
+@pytest.mark.parametrize("key", [1, ["symbol", 2], e.symbol])
+def test_a_key_is_the_name_of_fields(key):
+    with pytest.raises(RuleError, match='key="symbol"'):
+        build_rule("r", on("market.trade"), [emit()], key=key)
+
+
+def test_a_window_is_split_by_fields():
+    with pytest.raises(RuleError, match="split by fields"):
+        count().over("1m", by=5)
