@@ -61,7 +61,7 @@ PARTS = 10_000
 def nesting(expr: Expr) -> tuple[int, int]:
     """Return how deep an expression nests and its parts; (1, 1) for a field.
 
-    Windows are included. Beyond `PARTS` no more are counted.
+    Windows are included. Counting ends where there are more than `PARTS`.
     """
     deepest, parts, level = 0, 0, [expr]
     while level and parts <= PARTS:
@@ -184,16 +184,16 @@ class Checker:
     def value(self, expr: Expr) -> Kind:
         """Return the kind of a whole expression, if it does not nest too deep."""
         deepest, parts = nesting(expr)
-        if parts > PARTS:
-            raise RuleError(
-                f"{self.where}: an expression",
-                f"has more than {PARTS:,} parts, what is used twice counted twice",
-                "split it over several emitted fields or rules",
-            )
         if deepest > NESTING:
             raise RuleError(
                 f"{self.where}: an expression",
                 f"nests {deepest} deep, at most {NESTING} is possible",
+                "split it over several emitted fields or rules",
+            )
+        if parts > PARTS:
+            raise RuleError(
+                f"{self.where}: an expression",
+                f"has more than {PARTS:,} parts, what is used twice counted twice",
                 "split it over several emitted fields or rules",
             )
         return self.kind(expr)
