@@ -2,7 +2,13 @@
 
 ==============  =============================================================
 `definition`    what a pipeline is; loading one from a Python file
-`runtime`       the loop
+`runtime`       running a pipeline, again and again after lost connections
+`session`       one life between two losses of memory: read, match, commit
+`intake`        from streams to ordered rows; what is late or bad put aside
+`pending`       what the next commit will hold
+`ticks`         time that goes on while streams are silent
+`limits`        limits and periods
+`summary`       what a run did, as numbers
 `store`         owner, positions and state in Redis; the commit (`commit.lua`)
 `accounting`    where every entry went
 `entries`       outputs and dead letters as stream entries
@@ -19,7 +25,7 @@ from cep.pipeline.definition import Pipeline, load_pipeline, stream
 
 if TYPE_CHECKING:
     from cep.pipeline.runtime import Runner as Runner
-    from cep.pipeline.runtime import Summary as Summary
+    from cep.pipeline.summary import Summary as Summary
 
 __all__ = ["Pipeline", "stream", "load_pipeline", "Runner", "Summary"]
 
@@ -28,6 +34,7 @@ def __getattr__(name: str) -> object:
     if name not in ("Runner", "Summary"):
         msg = f"module 'cep.pipeline' has no attribute {name!r}"
         raise AttributeError(msg)
-    from cep.pipeline import runtime
+    from importlib import import_module
 
-    return getattr(runtime, name)
+    home = "runtime" if name == "Runner" else "summary"
+    return getattr(import_module(f"cep.pipeline.{home}"), name)

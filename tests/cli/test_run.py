@@ -9,9 +9,10 @@ import live
 import pytest
 from flaky import FlakyLink
 
+from cep.bus import ColumnarReader
 from cep.bus.keys import meta_key, ticks_key
 from cep.cli import main
-from cep.pipeline import runtime
+from cep.pipeline import limits
 from cep.pipeline.store import Store
 
 T = live.START_MS
@@ -32,7 +33,7 @@ pipeline = Pipeline(
 
 @pytest.fixture(autouse=True)
 def _quick_reads(monkeypatch):
-    monkeypatch.setattr(runtime, "BLOCK_MS", 1)
+    monkeypatch.setattr(limits, "BLOCK_MS", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +178,7 @@ def test_a_second_interrupt_does_not_wait(module, redis_url, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError
 
-    monkeypatch.setattr(runtime.ColumnarReader, "read", hangs)
+    monkeypatch.setattr(ColumnarReader, "read", hangs)
     assert main(["run", module, "--redis", redis_url]) == 130
 
 

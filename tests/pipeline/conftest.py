@@ -1,12 +1,12 @@
 import pytest
 
-from cep.pipeline import runtime
+from cep.pipeline import limits as live_limits
 
 
 @pytest.fixture(autouse=True)
 def _quick_reads(monkeypatch):
     """An empty read returns at once: no test waits for nothing to come."""
-    monkeypatch.setattr(runtime, "BLOCK_MS", 1)
+    monkeypatch.setattr(live_limits, "BLOCK_MS", 1)
 
 
 @pytest.fixture
@@ -15,6 +15,6 @@ def limits(monkeypatch):
 
     def set_limits(**values):
         for name, value in values.items():
-            monkeypatch.setattr(runtime, name, value)
+            monkeypatch.setattr(live_limits, name, value)
 
     return set_limits

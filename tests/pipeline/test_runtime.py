@@ -11,7 +11,8 @@ from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
 from cep.engine import operator
 from cep.errors import ConnectionFailedError, UsageError
 from cep.events.codec import encode
-from cep.pipeline import runtime, stream
+from cep.pipeline import stream
+from cep.pipeline.intake import Intake
 from cep.pipeline.store import Store
 
 pytestmark = pytest.mark.redis
@@ -192,13 +193,13 @@ def test_a_late_event_that_is_gone_still_has_its_row(redis, redis_url, monkeypat
         redis,
         [(live.MARKET, f"{T}-1", good(1, T + 900)), (live.MARKET, f"{T}-2", good(2))],
     )
-    take = runtime._Session._take
+    take = Intake._take
 
     def trimmed_meanwhile(self, pages):
         redis.xdel(live.MARKET, ids[1])
         take(self, pages)
 
-    monkeypatch.setattr(runtime._Session, "_take", trimmed_meanwhile)
+    monkeypatch.setattr(Intake, "_take", trimmed_meanwhile)
     live.drained(redis, redis_url, EVERY)
     [row] = live.dead_letters(redis)
     assert (row["kind"], row["entry_id"], row["raw"]) == ("late", ids[1].decode(), b"")

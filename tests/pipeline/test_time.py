@@ -7,11 +7,12 @@ import live
 import pytest
 
 from cep import e, emit, m, on, rule, run_rules, seq
+from cep.bus import ColumnarReader
 from cep.bus.keys import ticks_key
 from cep.bus.publisher import Publisher
 from cep.events.envelope import Event
 from cep.frames import load
-from cep.pipeline import Runner, runtime, stream
+from cep.pipeline import Runner, limits, stream
 from cep.pipeline.store import Store
 
 pytestmark = pytest.mark.redis
@@ -115,14 +116,14 @@ def test_the_end_does_not_wait_for_a_moment_of_silence(redis, redis_url, monkeyp
     what = live.pipeline(rules=[every], streams=streams()[:1])
     live.write(redis, [market(0)])
     live.declare_end(redis)
-    read, arrivals = runtime.ColumnarReader.read, iter(range(1, 10_000))
+    read, arrivals = ColumnarReader.read, iter(range(1, 10_000))
 
     def never_silent(self, block_ms):
         live.write(redis, [market(next(arrivals))])
         return read(self, block_ms)
 
-    monkeypatch.setattr(runtime.ColumnarReader, "read", never_silent)
-    monkeypatch.setattr(runtime, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(ColumnarReader, "read", never_silent)
+    monkeypatch.setattr(limits, "TICK_SECONDS", 0.01)
     assert live.run(redis_url, what).ended
 
 

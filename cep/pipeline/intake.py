@@ -1,0 +1,184 @@
+"""From streams to ordered rows: read, decode, put aside what is late or bad."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cep.bus import ColumnarReader, read_ids
+from cep.bus.connection import clear_errors
+from cep.engine.ordering import NS_PER_MS, Ordering
+from cep.errors import UsageError
+from cep.events.columns import BadRow
+from cep.pipeline import limits
+from cep.pipeline.accounting import Accounting
+from cep.pipeline.entries import dead_letter, late_letter, vanished
+
+if TYPE_CHECKING:
+    from cep.bus.page import StreamPage
+    from cep.engine.batch import Batch
+    from cep.engine.operator import Operator
+    from cep.events.columns import EventColumns
+    from cep.pipeline.definition import Pipeline
+    from cep.pipeline.pending import Pending
+    from cep.pipeline.store import Store, Stored
+
+
+class Intake:
+    """Reads a pipeline's streams and accounts for every entry.
+
+    Attributes
+    ----------
+    ordering
+        Holds the rows that were read and not released.
+    accounting
+        Where entries have gone; those released are counted by their taker.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: Store,
+        operator: Operator,
+        pending: Pending,
+        stored: Stored,
+    ) -> None:
+        self._me, self._store, self._client = pipeline.name, store, store.client
+        self._operator, self._pending = operator, pending
+        self.ordering = Ordering(pipeline.streams, operator.plan.column_count)
+        names = [stream.name for stream in self.ordering.streams]
+        self.accounting = Accounting({n: stored.counts.get(n, {}) for n in names})
+        fields = {
+            event_type: {f for f in wanted if not f.startswith("@")}
+            for event_type, wanted in operator.reads.items()
+        }
+        wanted = {f for w in operator.reads.values() for f in w}
+        self._reading: dict[str, Any] = {
+            "fields": fields,
+            "envelope": sorted(f for f in wanted if f.startswith("@")),
+        }
+        self.reader = ColumnarReader(
+            self._client,
+            names,
+            start={n: stored.positions.get(n, "0-0") for n in names},
+            count=limits.READ_COUNT,
+            **self._reading,
+        )
+        if stored.ordering:
+            self.ordering.restore(stored.ordering)
+
+    def read_again(self, buffered: dict[str, list[str]]) -> None:
+        """Put back the rows that were read but not released before the last commit.
+
+        What is gone, or no event any more (its type is not registered now),
+        becomes a dead letter.
+        """
+        for name, ids in buffered.items():
+            if name in self.ordering.number:
+                self._put_back(name, ids)
+            elif ids:
+                raise UsageError(
+                    f"Pipeline {self._me!r} still holds {len(ids)} entries "
+                    f"of {name}, which it no longer reads.",
+                    "Add the stream again, or give the pipeline another name.",
+                )
+
+    def _put_back(self, name: str, ids: list[str]) -> None:
+        page = read_ids(self._client, name, ids, **self._reading)
+        number = self.ordering.number[name]
+        self.ordering.put_back(self._operator.ingest(page.columns, number))
+        found = set(_entry_ids(page.columns)) | {row.entry_id for row in page.bad}
+        letters = [dead_letter(self._me, "quarantine", row) for row in page.bad]
+        letters += [vanished(self._me, name, one) for one in ids if one not in found]
+        for letter in letters:
+            self._pending.add(self._store.dlq, letter)
+        self.accounting[name].quarantined += len(letters)
+        self.accounting[name].buffered -= len(letters)
+
+    def read(self) -> list[StreamPage]:
+        """Take in what there is, waiting for it a moment if there is none."""
+        pages = self.reader.read(limits.BLOCK_MS)
+        self._take(pages)
+        return pages
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the last read reached the end of every stream."""
+        return all(self.reader.exhausted.values())
+
+    def _take(self, pages: list[StreamPage]) -> None:
+        for page in sorted(pages, key=_first_arrival):
+            counts = self.accounting[page.stream]
+            counts.read += page.entries_read
+            counts.quarantined += len(page.bad)
+            self._pending.dirty = True
+            for row in page.bad:
+                letter = dead_letter(self._me, "quarantine", row)
+                self._pending.add(self._store.dlq, letter)
+            number = self.ordering.number[page.stream]
+            batch = self._operator.ingest(page.columns, number)
+            late = self.ordering.add(batch)
+            if late.any():
+                counts.late += int(late.sum())
+                self._put_aside(page.stream, batch.take(late))
+        if pages:
+            # An entry of a stream that is not read to its end may lie before
+            # those of the others: the arrival clock waits for it.
+            behind = [
+                _ms(self.reader.positions[name])
+                for name, exhausted in self.reader.exhausted.items()
+                if not exhausted
+            ]
+            ends = [_ms(page.last_id) for page in pages]
+            self.ordering.arrived(min(behind) if behind else max(ends))
+
+    def _put_aside(self, stream: str, late: Batch) -> None:
+        ids = _entry_ids(late)
+        with clear_errors(self._client):
+            pipe = self._client.pipeline(transaction=False)
+            for entry_id in ids:
+                pipe.xrange(stream, entry_id, entry_id)
+            found = pipe.execute()
+        for entry_id, event_ns, entry in zip(
+            ids, late.time.tolist(), found, strict=True
+        ):
+            raw = None
+            if entry:
+                pairs = list(entry[0][1].items())
+                raw = BadRow.of(stream, entry_id, "late", "", pairs)
+            words = late_letter(self._me, stream, entry_id, event_ns // NS_PER_MS, raw)
+            self._pending.add(self._store.dlq, words)
+
+    def count_waiting(self) -> dict[str, list[str]]:
+        """Return the ids of the rows held back, by stream, and account for them.
+
+        Raises
+        ------
+        AccountingError
+            If entries of a stream are not accounted for.
+        """
+        waiting = self.ordering.waiting_ids()
+        for name, ids in waiting.items():
+            self.accounting[name].buffered = len(ids)
+        self.accounting.check()
+        return waiting
+
+    def show_lag(self) -> None:
+        """Let the server's tools show how far behind this pipeline is."""
+        self._store.show_lag(
+            {k: v for k, v in self.reader.positions.items() if v != b"0-0"},
+            {name: counts.read for name, counts in self.accounting.streams.items()},
+        )
+
+
+def _first_arrival(page: StreamPage) -> int:
+    rows = page.columns
+    return int(rows.entry_ms[0]) if len(rows) else 0
+
+
+def _entry_ids(rows: Batch | EventColumns) -> list[str]:
+    pairs = zip(rows.entry_ms.tolist(), rows.entry_seq.tolist(), strict=True)
+    return [f"{ms}-{seq}" for ms, seq in pairs]
+
+
+def _ms(entry_id: bytes) -> int:
+    return int(entry_id.split(b"-")[0])

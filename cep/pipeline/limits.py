@@ -1,0 +1,18 @@
+"""Limits and periods of the live runtime.
+
+A commit is cut where the first of its limits is reached, at an entry's or a
+step's end, never inside the effects of one event.
+"""
+
+from __future__ import annotations
+
+COMMIT_SECONDS = 0.1
+COMMIT_BYTES = 1_000_000
+STEP_ROWS = 1_000  # rows, hence at most that many changed keys, between looks
+
+READ_COUNT = 2_000
+BLOCK_MS = 250
+TICK_SECONDS = 1.0
+LAG_SECONDS = 1.0
+REPORT_SECONDS = 0.5
+BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0)

@@ -1,0 +1,176 @@
+"""One life between two losses of memory: restore, then read, match and commit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cep.engine.operator import Operator
+from cep.errors import InvalidPayloadError, UsageError
+from cep.pipeline import limits
+from cep.pipeline.entries import output_fields, refused_output
+from cep.pipeline.intake import Intake
+from cep.pipeline.pending import Pending
+from cep.pipeline.summary import Summary
+from cep.pipeline.ticks import Ticks
+
+if TYPE_CHECKING:
+    from cep.engine.batch import Batch
+    from cep.engine.derive import DerivedEvent
+    from cep.pipeline.runtime import Runner
+    from cep.pipeline.store import Store, Stored
+
+
+class Session:
+    """Takes over a pipeline from what is stored and runs it.
+
+    All that it knows is lost with it, and can be: `Store.take_over` gives the
+    next one the same place.
+    """
+
+    def __init__(self, runner: Runner, store: Store) -> None:
+        self.runner, self.store = runner, store
+        self.pipeline = pipeline = runner.pipeline
+        self.operator = Operator(pipeline.rules)
+        stored = store.take_over(runner.owners)
+        if stored.ended and not runner.reached:
+            raise UsageError(
+                f"The input of pipeline {pipeline.name!r} was declared to have ended; "
+                "all of it was processed.",
+                "Give the pipeline another name to start anew.",
+            )
+        self.pending = Pending()
+        self.ticks = Ticks(store, stored.ticks)
+        self.last_lag = self.last_report = time.monotonic()
+        self.base_outputs = stored.outputs
+        self.intake = Intake(pipeline, store, self.operator, self.pending, stored)
+        self.ordering, self.accounting = self.intake.ordering, self.intake.accounting
+        self.dropped = self.operator.restore(stored.state)
+        self._note_changes(stored)
+        self.intake.read_again(stored.buffered)
+
+    def _note_changes(self, stored: Stored) -> None:
+        current = {rule.name: rule.hash for rule in self.pipeline.rules}
+        for name, found in stored.rules.items():
+            if name not in current:
+                self.runner.note(f"rule {name} is gone: its state is removed")
+            elif current[name] != found:
+                self.runner.note(f"rule {name} has changed: it starts without state")
+
+    def run(self) -> Summary:
+        """Loop until stopped or ended."""
+        while True:
+            exhausted = self.ordering.ended or self._read()
+            self._process()
+            stopping = self.runner.stopping
+            due = exhausted or stopping or self.pending.is_due()
+            if self.pending.dirty and due:
+                self._commit()
+            self._report()
+            if stopping or self.ordering.ended:
+                break
+        self.intake.show_lag()
+        summary = self._summary()
+        self.runner.report(summary)
+        return summary
+
+    def _read(self) -> bool:
+        """Take in what there is; returns whether that was all for now."""
+        pages = self.intake.read()
+        if not self.intake.is_exhausted:
+            return False
+        self.ticks.pass_on(self.ordering, self.pending)
+        self.ticks.read(idle=not pages, waits_for_time=self._waits_for_time)
+        return True
+
+    def _waits_for_time(self) -> bool:
+        """Whether anything would happen if only time went on."""
+        if all(stream.idle_ns is None for stream in self.ordering.streams):
+            return False
+        live = any(c.live_partials for c in self.operator.counts().values())
+        return bool(len(self.ordering)) or live
+
+    def _process(self) -> None:
+        while True:
+            rows, mark = self.ordering.release(limits.STEP_ROWS)
+            outputs = self.operator.step(rows, mark)
+            if len(rows):
+                self._count_processed(rows)
+            for derived in outputs.events:
+                self._put_out(derived)
+            if len(rows) < limits.STEP_ROWS:
+                return
+            if self.pending.is_due():
+                self._commit()
+
+    def _count_processed(self, rows: Batch) -> None:
+        self.pending.dirty = True
+        streams = self.ordering.streams
+        per_stream = np.bincount(rows.stream, minlength=len(streams))
+        for stream, n in zip(streams, per_stream.tolist(), strict=True):
+            self.accounting[stream.name].processed += n
+
+    def _put_out(self, derived: DerivedEvent) -> None:
+        try:
+            words = output_fields(derived)
+        except InvalidPayloadError as error:
+            refused = refused_output(self.pipeline.name, derived, str(error))
+            self.pending.add(self.store.dlq, refused)
+        else:
+            self.pending.add(derived.stream, words)
+
+    def _commit(self) -> None:
+        waiting = self.intake.count_waiting()
+        waits = any(waiting.values())
+        state = self.operator.delta()
+        state.update(dict.fromkeys(self.dropped, None))
+        positions = self.intake.reader.positions
+        meta = {
+            "rules": {rule.name: rule.hash for rule in self.pipeline.rules},
+            "positions": {k: v.decode() for k, v in positions.items()},
+            "ordering": self.ordering.snapshot(),
+            "buffered": waiting,
+            "counts": self.accounting.as_dict(),
+            "outputs": self._outputs(),
+            "ticks": self.ticks.passed,
+            # Not before the last row: a commit may fall between two steps.
+            "ended": "1" if self.ordering.ended and not waits else "0",
+        }
+        self.store.commit(self.pending.entries, state, meta)
+        self.dropped = []
+        self.pending.clear()
+        now = time.monotonic()
+        if now - self.last_lag > limits.LAG_SECONDS:
+            self.last_lag = now
+            self.intake.show_lag()
+
+    def _outputs(self) -> dict[str, dict[str, int]]:
+        found = {}
+        for name, counts in self.operator.counts().items():
+            base = self.base_outputs.get(name, {})
+            now = asdict(counts)
+            live, tripped = now.pop("live_partials"), now.pop("tripped")
+            del now["tripped_why"]
+            merged = {key: value + base.get(key, 0) for key, value in now.items()}
+            found[name] = {**merged, "live_partials": live, "tripped": int(tripped)}
+        return found
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now - self.last_report >= limits.REPORT_SECONDS:
+            self.last_report = now
+            self.runner.report(self._summary())
+
+    def _summary(self) -> Summary:
+        return Summary(
+            pipeline=self.pipeline.name,
+            streams={n: replace(c) for n, c in self.accounting.streams.items()},
+            outputs=self._outputs(),
+            commits=self.store.seq,
+            seconds=time.monotonic() - self.runner.began,
+            held_back_by=self.ordering.held_back_by(),
+            ended=self.ordering.ended,
+        )

@@ -1,0 +1,29 @@
+"""What a run did, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from cep.pipeline.accounting import Accounting
+
+if TYPE_CHECKING:
+    from cep.pipeline.accounting import Counts
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did, counted since the pipeline first started."""
+
+    pipeline: str
+    streams: dict[str, Counts]
+    outputs: dict[str, dict[str, int]]
+    commits: int
+    seconds: float
+    held_back_by: str | None = None
+    ended: bool = False
+
+    @property
+    def total(self) -> Counts:
+        """The counts of all streams together."""
+        return Accounting({k: asdict(v) for k, v in self.streams.items()}).total()
