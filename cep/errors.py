@@ -281,17 +281,32 @@ class OutOfOrderError(CepError, ValueError):
 
 
 class FencedError(CepError, RuntimeError):
-    """Another process has taken over this pipeline; this one must stop."""
+    """Another process has taken over this pipeline; this one must stop.
 
-    def __init__(self, pipeline: str, ours: str, theirs: str) -> None:
-        super().__init__(pipeline, ours, theirs)
+    ``who`` says which process that is; ``ours`` and ``theirs`` are owner tokens.
+    """
+
+    def __init__(self, pipeline: str, ours: str, theirs: str, who: str = "") -> None:
+        super().__init__(pipeline, ours, theirs, who)
         self.pipeline, self.ours, self.theirs = pipeline, ours, theirs
+        self.who = who or "process unknown"
 
     def __str__(self) -> str:
         return (
-            f"Pipeline {self.pipeline!r} now belongs to another process (owner "
-            f"{self.theirs}, we were {self.ours}). Nothing was committed; run one "
-            "process per pipeline name."
+            f"Pipeline {self.pipeline!r} now belongs to another process ({self.who}; "
+            f"owner {self.theirs}, we were {self.ours}). Nothing was committed; run "
+            "one process per pipeline name."
+        )
+
+
+class AlreadyRunningError(FencedError):
+    """A pipeline cannot start, as another process runs it."""
+
+    def __str__(self) -> str:
+        return (
+            f"Pipeline {self.pipeline!r} is run by another process ({self.who}). "
+            "Nothing was read; stop that one first, or start with --takeover to "
+            "take its place."
         )
 
 

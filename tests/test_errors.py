@@ -113,11 +113,20 @@ EXAMPLES = [
         ),
     ),
     (
-        errors.FencedError("market-ai", "01A", "01B"),
+        errors.FencedError("market-ai", "01A", "01B", "host a, pid 1"),
         RuntimeError,
         (
-            "Pipeline 'market-ai' now belongs to another process (owner 01B, we were "
-            "01A). Nothing was committed; run one process per pipeline name."
+            "Pipeline 'market-ai' now belongs to another process (host a, pid 1; owner "
+            "01B, we were 01A). Nothing was committed; run one process per pipeline "
+            "name."
+        ),
+    ),
+    (
+        errors.AlreadyRunningError("market-ai", "01A", "01B", "host a, pid 1"),
+        RuntimeError,
+        (
+            "Pipeline 'market-ai' is run by another process (host a, pid 1). Nothing "
+            "was read; stop that one first, or start with --takeover to take its place."
         ),
     ),
     (

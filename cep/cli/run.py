@@ -29,6 +29,12 @@ def run(
             help="Take what is there as the whole input, process it and stop.",
         ),
     ] = False,
+    takeover: Annotated[
+        bool,
+        typer.Option(
+            "--takeover", help="Take the pipeline from another process that runs it."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object.")
     ] = False,
@@ -45,7 +51,7 @@ def run(
       cep run pipelines/market_ai.py --redis redis://127.0.0.1:6379
 
     Exit codes: 0 stopped cleanly, 1 server lost or not there, 2 a mistake in
-    the command or the module, 3 another process took the pipeline over.
+    the command or the module, 3 another process runs the pipeline, or took it over.
     """
     from cep.errors import FencedError
     from cep.pipeline import Runner, load_pipeline
@@ -56,6 +62,7 @@ def run(
     runner = Runner(
         pipeline,
         redis,
+        takeover=takeover,
         drain=drain,
         report=(lambda _: None) if quiet else _Status(time.monotonic()),
         note=lambda text: print(text, file=sys.stderr, flush=True),

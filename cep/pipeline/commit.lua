@@ -10,6 +10,7 @@
 --       state fields removed: n, then the fields
 --       meta fields set: n, then n times (field, value)
 -- Returns {"ok", seq} or {"fenced", owner} or {"seq", found} or {"type", key}.
+-- The server's time is for showing only: nothing that is decided depends on it.
 
 for i, key in ipairs(KEYS) do
   local found = redis.call('TYPE', key).ok
@@ -57,5 +58,7 @@ for _ = 1, tonumber(word()) do
   redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
   at = at + 2
 end
-redis.call('HSET', KEYS[1], 'seq', next_seq)
+local time = redis.call('TIME')
+local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', KEYS[1], 'seq', next_seq, 'alive', now, 'committed', now)
 return {'ok', next_seq}

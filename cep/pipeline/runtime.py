@@ -35,6 +35,8 @@ class Runner:
         What to run.
     url
         The server; None: the settings (``CEP_REDIS_URL``).
+    takeover
+        Take the pipeline from another process that runs it.
     drain
         Take what is there when the run begins as the whole input.
     report
@@ -48,17 +50,20 @@ class Runner:
         pipeline: Pipeline,
         url: str | None = None,
         *,
+        takeover: bool = False,
         drain: bool = False,
         report: Callable[[Summary], None] | None = None,
         note: Callable[[str], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.pipeline, self.url, self.drain = pipeline, url, drain
+        self.pipeline, self.url = pipeline, url
+        self.takeover, self.drain = takeover, drain
         self.report = report or (lambda _: None)
         self.note = note or (lambda _: None)
         self._clock = clock or SystemClock()
         self.stopping = False
         self.reached = False
+        self._waited = False
         self.began = time.monotonic()
         # Ourselves, and those whose place we took. Anyone else who owns the
         # pipeline after a lost connection came later and is not to be fenced.
@@ -73,6 +78,8 @@ class Runner:
 
         Raises
         ------
+        AlreadyRunningError
+            If another process runs the pipeline already.
         FencedError
             If another process takes over the pipeline.
         ConnectionFailedError
@@ -82,6 +89,7 @@ class Runner:
         while True:
             client = connect_redis(self.url)
             store = Store(client, self.pipeline.name)
+            reachable = True
             try:
                 session = Session(self, store)
                 if self.drain and not self.reached:
@@ -89,6 +97,7 @@ class Runner:
                 self.reached = True
                 return session.run()
             except ConnectionFailedError as error:
+                reachable = False
                 if not self.reached or self.stopping:
                     raise
                 attempt = 0 if store.seq > committed else attempt + 1
@@ -98,4 +107,16 @@ class Runner:
                 self.note(f"{error} Starting from the last commit in {wait:g} s.")
                 self._clock.sleep(wait)
             finally:
+                store.leave(reachable=reachable)
                 client.close()
+
+    def wait_for_owner(self, who: str) -> bool:
+        """Wait a moment to see whether the owner found at the start is alive."""
+        if not self._waited:
+            self.note(
+                f"Pipeline {self.pipeline.name!r} has an owner ({who}): seeing "
+                f"whether it is alive, for up to {limits.LEASE_SECONDS:g} s."
+            )
+        self._waited = True
+        self._clock.sleep(limits.LEASE_POLL_SECONDS)
+        return not self.stopping

@@ -35,7 +35,11 @@ class Session:
         self.runner, self.store = runner, store
         self.pipeline = pipeline = runner.pipeline
         self.operator = Operator(pipeline.rules)
-        stored = store.take_over(runner.owners)
+        stored = store.take_over(
+            runner.owners,
+            force=runner.takeover and not runner.reached,
+            wait=runner.wait_for_owner,
+        )
         if stored.ended and not runner.reached:
             raise UsageError(
                 f"The input of pipeline {pipeline.name!r} was declared to have ended; "
@@ -69,6 +73,7 @@ class Session:
             due = exhausted or stopping or self.pending.is_due()
             if self.pending.dirty and due:
                 self._commit()
+            self.store.beat()
             self._report()
             if stopping or self.ordering.ended:
                 break

@@ -4,7 +4,11 @@ Fields of ``cep:{name}:meta``:
 
 =============  ===============================================================
 ``owner``      ULID of the process that may commit, taken when it starts
+``holder``     JSON: which process that is (`cep.pipeline.owner`)
+``since``      when it took the pipeline, milliseconds of the server's clock
+``alive``      its last heartbeat, likewise; 0 once it has ended
 ``seq``        number of the last commit
+``committed``  when that was, likewise
 ``rules``      JSON: rule name to structural hash
 ``positions``  JSON: stream to the last entry id read
 ``ordering``   JSON: the clocks (`cep.engine.ordering`)
@@ -19,6 +23,7 @@ Fields of ``cep:{name}:meta``:
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -29,10 +34,11 @@ import redis as redis_py
 from cep.bus.connection import clear_errors
 from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
 from cep.errors import FencedError, StateVersionError, UsageError
-from cep.events.ids import MonotonicUlids
+from cep.pipeline import limits
+from cep.pipeline.owner import Ownership
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # The parts of `Stored` that are JSON.
 _KINDS: dict[str, Any] = {
@@ -66,7 +72,7 @@ class Stored:
 class Store:
     """Reads and commits one pipeline's state.
 
-    Whoever takes ownership last may commit; every earlier owner's next commit
+    Whoever took ownership last may commit; every earlier owner's next commit
     is refused with FencedError, whatever it still believes.
     """
 
@@ -74,37 +80,35 @@ class Store:
         self.client, self.name = client, name
         self.meta, self.state = meta_key(name), state_key(name)
         self.dlq, self.ticks = dlq_key(name), ticks_key(name)
-        self.owner = MonotonicUlids().next()
+        self._ownership = Ownership(client, name, self.meta)
+        self.owner = self._ownership.token
         self.seq = 0
+        self._beaten = 0.0
         source = files("cep.pipeline").joinpath("commit.lua").read_text()
         self._script = client.register_script(source)
 
-    def take_over(self, from_: set[str] | None = None) -> Stored:
+    def take_over(
+        self,
+        known: set[str] | None = None,
+        *,
+        force: bool = False,
+        wait: Callable[[str], bool] | None = None,
+    ) -> Stored:
         """Become the owner and return what is stored.
 
-        Parameters
-        ----------
-        from_
-            Owners whose place may be taken; the one found and ourselves are
-            added. Empty: anyone's, as when a process starts.
+        Parameters and errors are those of `Ownership.take`.
 
         Raises
         ------
-        FencedError
-            If another process is the owner.
         UsageError
             If one of our keys is of another type.
         """
-        from_ = set() if from_ is None else from_
         with clear_errors(self.client):
             self._check_types()
-            found: Any = self.client.hget(self.meta, "owner")
-            owner = "" if found is None else found.decode()
-            if from_ and owner and owner not in from_:
-                raise FencedError(self.name, self.owner, owner)
-            # First, as the reply to what follows may be lost.
-            from_ |= {owner, self.owner}
-            self.client.hset(self.meta, "owner", self.owner)
+        known = set() if known is None else known
+        self._ownership.take(known, force=force, wait=wait)
+        self._beaten = time.monotonic()
+        with clear_errors(self.client):
             meta: Any = self.client.hgetall(self.meta)
             state = {
                 name.decode(): value
@@ -117,6 +121,19 @@ class Store:
         stored.ticks = meta.get(b"ticks", b"0-0").decode()
         stored.ended = meta.get(b"ended") == b"1"
         return stored
+
+    def beat(self) -> None:
+        """Say that we are alive, if it is time; raise FencedError if we are fenced."""
+        if time.monotonic() - self._beaten >= limits.HEARTBEAT_SECONDS:
+            self._ownership.beat()
+            self._beaten = time.monotonic()
+
+    def leave(self, *, reachable: bool = True) -> None:
+        """Give up ownership at the end; to the server, if it can be reached."""
+        if reachable:
+            self._ownership.release()
+        else:
+            self._ownership.forget()
 
     def _decoded(
         self, meta: Mapping[bytes, bytes], name: str, kind: Any, absent: Any
@@ -183,7 +200,7 @@ class Store:
             answer: Any = self._script(keys=keys, args=words)
         verdict, found = answer[0].decode(), answer[1].decode()
         if verdict == "fenced":
-            raise FencedError(self.name, self.owner, found)
+            raise self._ownership.refusal()
         if verdict == "seq":
             raise FencedError(self.name, f"commit {self.seq}", f"commit {found}")
         if verdict == "type":
@@ -191,6 +208,7 @@ class Store:
                 f"The key {found} is of another type.", "Remove it, or rename ours."
             )
         self.seq = int(found)
+        self._beaten = time.monotonic()
 
     def show_lag(self, positions: Mapping[str, bytes], read: Mapping[str, int]) -> None:
         """Set a consumer group's position to ours, so that any tool shows our lag.

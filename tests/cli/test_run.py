@@ -190,7 +190,7 @@ def test_a_process_whose_place_was_taken_ends_with_code_3(
     other = Store(redis, "p")
 
     def take_over():
-        other.take_over()
+        other.take_over(force=True)
         redis.xadd(live.MARKET, {"a": "b"})
 
     when(lambda: live.commits(redis) > 0, take_over)

@@ -212,7 +212,7 @@ def test_a_second_runner_takes_over_and_the_first_writes_nothing_more(redis, red
     _, first = started(redis_url, [])
     live.wait_until(lambda: live.commits(redis) > 0)
     taken = Store(redis, "p")
-    taken.take_over()
+    taken.take_over(force=True)
     stored = redis.hgetall(meta_key("p"))
     written = live.came(redis)
     live.write(redis, entries[30:])
@@ -221,6 +221,7 @@ def test_a_second_runner_takes_over_and_the_first_writes_nothing_more(redis, red
     assert first[0].theirs == taken.owner
     assert redis.hgetall(meta_key("p")) == stored
     assert live.came(redis) == written
+    taken.leave()
     found = live.drained(redis, redis_url)
     assert found.total.processed == 60
     everything = live.came(redis)
@@ -235,7 +236,7 @@ def test_after_a_lost_connection_it_does_not_fence_who_took_over(redis, redis_ur
         _, end = started(link.url, [], clock=TestClock())
         live.wait_until(lambda: live.commits(redis) > 0)
         other = Store(redis, "p")
-        other.take_over()
+        other.take_over(force=True)
         link.cut()
         live.wait_until(lambda: end)
     assert isinstance(end[0], FencedError)
