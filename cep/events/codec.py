@@ -18,10 +18,11 @@ field               what is read; anything else makes the entry bad
 ``correlation_id``  any text; ``''`` means none
 ``user_id``         any text; ``''`` means none
 ``data``            a JSON object, see `cep.events.json_text` (malformed_json,
-                    not_an_object, too_large), whose fields pass
-                    `cep.events.schema.check_payload` (missing_field,
-                    wrong_type, by the first problem in the model's order; null
-                    where it is not allowed is a wrong_type)
+                    not_an_object, too_large), in which no field of the model
+                    stands twice (duplicate_key: which one is meant?), and whose
+                    fields pass `cep.events.schema.check_payload`
+                    (missing_field, wrong_type, by the first problem in the
+                    model's order; null where it is not allowed is a wrong_type)
 ``metadata``        a JSON object (the same); ``''`` is malformed, none is ``{}``
 any other           kept as text in `Event.extra`
 ==================  ===========================================================
@@ -32,7 +33,7 @@ and together take at most 262,144 bytes (too_large). All nine must be there
 
 An entry with several faults gets the reason that comes first in this order:
 size, UTF-8, presence of the nine, id, timestamp, version, stream, type, known
-version, data as JSON, metadata as JSON, data as payload.
+version, data as JSON, metadata as JSON, a field twice, data as payload.
 
 This module is slow and meant to be obviously right: the columnar reader's
 kernels are tested against `decode`.
@@ -46,7 +47,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cep.errors import InvalidPayloadError, Problem, WireError, shown
 from cep.events.envelope import Event
 from cep.events.ids import ulid_problem
-from cep.events.json_text import dump_object, parse_object, plain
+from cep.events.json_text import dump_object, parse_object, plain, repeated_key
 from cep.events.reasons import Reason
 from cep.events.registry import Registry, registry
 from cep.events.schema import check_payload
@@ -223,6 +224,7 @@ def _decode(
     known = _known_type(texts["type"], version, registry)
     data = parse_object(raw[b"data"], "data")
     metadata = parse_object(raw[b"metadata"], "metadata")
+    _check_keys(known, raw[b"data"])
     _check_payload(known, data)
     return Event.model_construct(
         id=texts["id"],
@@ -298,6 +300,13 @@ def _known_type(name: str, version: int, registry: Registry) -> EventType:
         detail = f"{name} has no version {version}, allowed: {known}"
         raise WireError(Reason.UNKNOWN_VERSION, detail)
     return versions[version]
+
+
+def _check_keys(known: EventType, raw: bytes) -> None:
+    name = repeated_key(raw, [field.name for field in known.fields])
+    if name is not None:
+        detail = f"data has {name!r} more than once, allowed: each field once"
+        raise WireError(Reason.DUPLICATE_KEY, detail)
 
 
 def _check_payload(known: EventType, data: Mapping[str, Any]) -> None:

@@ -4,20 +4,26 @@ What is read is JSON as RFC 8259 has it, in UTF-8 without a byte order mark, as
 `msgspec.json.decode` judges it. No NaN, Infinity, comments or trailing commas;
 a number beyond the largest double (``1e999``) and an escaped lone surrogate
 (``"\ud800"``) make the text malformed; of a key that occurs twice the last
-value counts. Nesting is limited to 32 levels, the object itself being the
-first, because every reader after us must be able to walk it.
+value counts (`repeated_key` finds those that may not). Nesting is limited to 32
+levels, the object itself being the first, because every reader after us must be
+able to walk it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from typing import Any, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from cep.errors import Problem, WireError, shown
 from cep.events.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_DEPTH: Final = 32
 _MAX_INT_BITS: Final = 13_287
@@ -68,6 +74,29 @@ def is_too_deep(raw: bytes) -> bool:
         elif first in b"]}":
             depth -= 1
     return False
+
+
+def repeated_key(raw: bytes, names: Sequence[str]) -> str | None:
+    r"""Return the first of ``names`` that is a key of the object twice, if one is.
+
+    ``raw`` must be a JSON object; only its own keys count, not those inside.
+
+    >>> repeated_key(b'{"a":1,"b":{"a":2}}', ["a"]) is None
+    True
+    >>> repeated_key(b'{"a":1,"\\u0061":2}', ["a"])
+    'a'
+    """
+    if b"\\" not in raw and all(raw.count(f'"{n}"'.encode()) < 2 for n in names):
+        return None
+    # The outermost object comes last.
+    seen: Counter[str] = Counter()
+
+    def pairs(found: list[tuple[str, Any]]) -> None:
+        seen.clear()
+        seen.update(key for key, _ in found)
+
+    json.loads(raw, object_pairs_hook=pairs)
+    return next((name for name in names if seen[name] > 1), None)
 
 
 def _excerpt(raw: bytes) -> str:

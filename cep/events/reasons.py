@@ -25,6 +25,7 @@ class Reason(StrEnum):
     UNKNOWN_VERSION = "unknown_version"
     MALFORMED_JSON = "malformed_json"
     NOT_AN_OBJECT = "not_an_object"
+    DUPLICATE_KEY = "duplicate_key"
     MISSING_FIELD = "missing_field"
     WRONG_TYPE = "wrong_type"
     RULE_ERROR = "rule_error"

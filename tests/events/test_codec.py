@@ -181,6 +181,12 @@ def test_what_another_service_may_read_is_json_of_its_own_library():
         (entry(data=b"[]"), Reason.NOT_AN_OBJECT, "data is '[]' (str)"),
         (entry(metadata=b"null"), Reason.NOT_AN_OBJECT, "metadata is 'null' (str)"),
         (entry(metadata=b'{"a":' * 33), Reason.TOO_LARGE, "deeper than 32 levels"),
+        (
+            entry(data=b'{"price":1,"price":2}'),
+            Reason.DUPLICATE_KEY,
+            "has 'price' more",
+        ),
+        (entry(data=b'{"price":1,"pric\\u0065":2}'), Reason.DUPLICATE_KEY, "once"),
         (entry(data=b"{}"), Reason.MISSING_FIELD, "data.symbol is missing"),
         (
             entry(data=b'{"symbol":"a","price":"1","quantity":1}'),

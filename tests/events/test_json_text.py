@@ -12,6 +12,7 @@ from cep.events.json_text import (
     is_too_deep,
     parse_object,
     plain,
+    repeated_key,
 )
 from cep.events.reasons import Reason
 
@@ -77,6 +78,25 @@ def test_refused_texts(raw, reason):
         parse_object(raw, "data")
     assert caught.value.reason == reason
     assert len(caught.value.detail) < 300
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b'{"a":1,"b":2}', None),
+        (b'{"a":1,"a":1}', "a"),
+        (b'{"b":1,"\\u0062":1}', "b"),
+        (b'{"c":1,"c":1}', None),
+        (b'{"a":{"b":1,"b":1},"b":{"b":[{"b":"\\n"}]}}', None),
+        (b'{"a":"\\"b\\":","b":1}', None),
+        (b'{"x":[{"a":1}],"a":[],"a":{}}', "a"),
+        (b'{"x":"a","y":"a","a":0}', None),
+        (b"{}", None),
+    ],
+    ids=str,
+)
+def test_a_key_that_stands_twice_in_the_object_itself(raw, found):
+    assert repeated_key(raw, ["a", "b"]) == found
 
 
 def test_nesting_to_the_limit_is_fine():
