@@ -149,3 +149,14 @@ def weighted_mean(rows, i, name, half_life, key=None):
     if most == 0.0:
         return pairs[-1][1]
     return math.fsum(w * x for w, x in pairs) / math.fsum(w for w, _ in pairs)
+
+
+def hayashi_yoshida(time_x, x, time_y, y, lag):
+    """Return the covariance of two series of ticks by asking every pair of returns."""
+    total = 0.0
+    for i in range(1, len(x)):
+        for j in range(1, len(y)):
+            start = max(time_x[i - 1], time_y[j - 1] - lag)
+            if start < min(time_x[i], time_y[j] - lag):
+                total += (x[i] - x[i - 1]) * (y[j] - y[j - 1])
+    return total

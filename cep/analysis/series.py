@@ -1,0 +1,134 @@
+"""A value over time: what the statistics of ticks are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from cep.errors import UsageError, near_miss
+from cep.frames.from_frame import as_polars
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Transform = Literal["log", "none"]
+
+_PER_NS = {"ms": 1_000_000, "us": 1_000, "ns": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values at instants that rise strictly.
+
+    Attributes
+    ----------
+    name
+        What charts and tables call it.
+    time_ns
+        Shape ``(n,)``, nanoseconds since the epoch, UTC.
+    values
+        Shape ``(n,)``, finite.
+    absent
+        Rows of the frame that held no usable value and were left out.
+    replaced
+        Rows that a later one of the same instant replaced.
+    """
+
+    name: str
+    time_ns: NDArray[np.int64]
+    values: NDArray[np.float64]
+    absent: int = 0
+    replaced: int = 0
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+    def between(self, start_ns: int, end_ns: int) -> Series:
+        """Return the part from ``start_ns`` to ``end_ns``, both included."""
+        first = np.searchsorted(self.time_ns, start_ns, "left")
+        last = np.searchsorted(self.time_ns, end_ns, "right")
+        part = slice(int(first), int(last))
+        return Series(
+            self.name,
+            self.time_ns[part],
+            self.values[part],
+            self.absent,
+            self.replaced,
+        )
+
+
+def series(
+    frame: Any,
+    value: str = "price",
+    *,
+    time: str = "event_time",
+    transform: Transform = "log",
+    name: str | None = None,
+) -> Series:
+    """Return one column of a frame as a series, the last value of each instant.
+
+    Parameters
+    ----------
+    frame
+        polars, pandas or Arrow, in any order; rows of one instant count in the
+        order in which they stand.
+    value, time
+        Names of the columns; the time column is a datetime (naive means UTC).
+    transform
+        ``"log"``: logarithms, whose differences are returns, for prices; a
+        value that is not above 0 is absent. ``"none"``: values as they are.
+    name
+        What it is called in results; the value column's name if None.
+
+    Raises
+    ------
+    UsageError
+        If a column is missing, or the time column holds no times.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from datetime import datetime, UTC
+    >>> at = datetime(2026, 1, 5, tzinfo=UTC)
+    >>> frame = pl.DataFrame({"event_time": [at, at], "price": [1.0, 2.0]})
+    >>> series(frame, transform="none").values, len(series(frame))
+    (array([2.]), 1)
+    """
+    rows = as_polars(frame)
+    for column in (time, value):
+        if column not in rows.columns:
+            near = near_miss(column, rows.columns)
+            hint = f"Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"The frame has no column {column!r}.",
+                f"{hint} Its columns are: {', '.join(rows.columns)}.".strip(),
+            )
+    kind = rows.schema[time]
+    if not isinstance(kind, pl.Datetime):
+        raise UsageError(
+            f"The column {time!r} is {kind}, not a datetime.",
+            "Convert it first, or name the column of event times with time=...",
+        )
+    # Microseconds would lose the nanoseconds of some clocks.
+    ns = rows[time].dt.timestamp(kind.time_unit or "us")
+    numbers = rows[value].cast(pl.Float64)
+    if transform == "log":
+        numbers = numbers.log()
+    usable = numbers.is_finite().fill_null(value=False) & ns.is_not_null()
+    kept = (
+        pl.DataFrame({"time": ns * _PER_NS[kind.time_unit or "us"], "value": numbers})
+        .filter(usable)
+        .sort("time", maintain_order=True)
+        .unique("time", keep="last", maintain_order=True)
+    )
+    present = int(usable.sum())
+    return Series(
+        name or value,
+        kept["time"].to_numpy(),
+        kept["value"].to_numpy(),
+        absent=len(rows) - present,
+        replaced=present - len(kept),
+    )
