@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cep.engine.plan import CompiledRule
     from cep.rules.emission import Emission
+    from cep.rules.rule import Rule
 
 DEFAULT_STREAM = "notification.events"
 NS_PER_MS = 1_000_000
@@ -62,6 +63,18 @@ class DerivedEvent:
         }
 
 
+def cause_head(rule: Rule, key_canonical: str) -> bytes:
+    """Return what a derived event's cause begins with: rule, key, version.
+
+    Then come the output's index (4 bytes), of each bound event the id (16), and of
+    each the number of the step that bound it (2), all big-endian.
+    """
+    # Every part has its length before it, so that no two causes read alike.
+    parts = rule.name.encode(), key_canonical.encode()
+    head = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return head + rule.version.to_bytes(4, "big")
+
+
 def derived_events(
     compiled: CompiledRule,
     *,
@@ -87,10 +100,7 @@ def derived_events(
     packed = b"".join(
         ((hi & mask) << 64 | (lo & mask)).to_bytes(16, "big") for hi, lo in ids
     )
-    name, key = rule.name.encode(), key_canonical.encode()
-    # Every part has its length before it, so that no two causes read alike.
-    head = b"".join(len(part).to_bytes(4, "big") + part for part in (name, key))
-    head += rule.version.to_bytes(4, "big")
+    head = cause_head(rule, key_canonical)
     bound = [compiled.variables.index(step) for step in steps]
     packed += b"".join(number.to_bytes(2, "big") for number in bound)
     lineage = tuple(words_to_ulid(hi & mask, lo & mask) for hi, lo in ids)
@@ -132,10 +142,10 @@ def _payload(
     key_parts: Sequence[str],
 ) -> dict[str, Any]:
     rule, key_text = compiled.rule, "/".join(key_parts)
-    values = {name: _fill(value, leaves) for name, value in emission.fields.items()}
+    values = filled_fields(emission, leaves)
     title = emission.title
     if title is not None:
-        title = _filled(title, {**values, "key": key_text})
+        title = filled_title(title, {**values, "key": key_text})
     if emission.type == ALERT:
         return {
             "rule": rule.name,
@@ -165,7 +175,12 @@ def _payload(
     return data
 
 
-def _filled(title: str, values: dict[str, Any]) -> str:
+def filled_fields(emission: Emission, leaves: Iterator[Any]) -> dict[str, Any]:
+    """Return the fields of an emission, the values of its leaves in their places."""
+    return {name: _fill(value, leaves) for name, value in emission.fields.items()}
+
+
+def filled_title(title: str, values: dict[str, Any]) -> str:
     """Return a title with its values; as it is if their formats do not fit them."""
     try:
         return title.format_map(_Titles(values))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cep.engine.derive import derived_events, leaf_value
+from cep.engine.derive import NS_PER_MS, cause_head, derived_events, leaf_value
+from cep.events.ids import random_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +68,50 @@ class Matches:
     def steps(self) -> list[str]:
         """The names of the rule's steps."""
         return self.compiled.variables
+
+    def take(self, which: Sequence[int]) -> Matches:
+        """Return the matches at these places."""
+        rows = np.array(which, np.intp)
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.zeros(rows.size + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        bound = np.arange(offsets[-1]) + np.repeat(
+            self.offsets[rows] - offsets[:-1], lengths
+        )
+        return replace(
+            self,
+            time_ns=self.time_ns[rows],
+            key=self.key[rows],
+            timeout=self.timeout[rows],
+            values=self.values[rows],
+            offsets=offsets,
+            id_hi=self.id_hi[bound],
+            id_lo=self.id_lo[bound],
+            variable=self.variable[bound],
+            _events=None,
+        )
+
+    def derived_ids(self, output: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return the ids of the events that output number ``output`` makes of each.
+
+        As upper and lower words; the same as those of `events`.
+        """
+        heads: dict[int, bytes] = {}
+        for k in set(self.key.tolist()):
+            canonical = self.space.canonical(k)
+            head = cause_head(self.compiled.rule, canonical)
+            heads[k] = head + output.to_bytes(4, "big")
+        ids = np.stack([self.id_hi, self.id_lo], axis=1).astype(">i8").tobytes()
+        bound = self.variable.astype(">u2").tobytes()
+        offsets = self.offsets.tolist()
+        digests = b"".join(
+            random_part(heads[k] + ids[16 * a : 16 * b] + bound[2 * a : 2 * b])
+            for k, (a, b) in zip(self.key.tolist(), pairwise(offsets), strict=True)
+        )
+        words = np.frombuffer(digests, np.dtype([("hi", ">u2"), ("lo", ">u8")]))
+        time_ms = (self.time_ns // NS_PER_MS).astype(np.uint64)
+        hi = time_ms << np.uint64(16) | words["hi"].astype(np.uint64)
+        return hi, words["lo"].astype(np.uint64)
 
     @property
     def events(self) -> list[DerivedEvent]:

@@ -426,7 +426,10 @@ class Plan:
             reactions=_reactions(edge_table, state_table, in_table),
             conditions_in_table=in_table,
             match_leaves=match_leaves,
-            emitted_fields={x.type: set(payload_kinds(x.type)) for x in rule.emissions},
+            emitted_fields={
+                x.type: set(payload_kinds(x.type))
+                for x in (*rule.emissions, *rule.timeouts)
+            },
         )
 
     def _watches(

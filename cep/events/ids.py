@@ -100,8 +100,13 @@ def derived_ulid(time_ms: int, parts: bytes) -> str:
     if not 0 <= time_ms <= MAX_TIME_MS:
         msg = f"time_ms must be 0 to 2**48 - 1 milliseconds, got {time_ms!r}"
         raise ValueError(msg)
-    digest = hashlib.blake2b(parts, digest_size=_RANDOM_BITS // 8).digest()
-    return int_to_ulid((time_ms << _RANDOM_BITS) | int.from_bytes(digest, "big"))
+    random = int.from_bytes(random_part(parts), "big")
+    return int_to_ulid((time_ms << _RANDOM_BITS) | random)
+
+
+def random_part(parts: bytes) -> bytes:
+    """Return the last 10 bytes of the id that belongs to a cause."""
+    return hashlib.blake2b(parts, digest_size=_RANDOM_BITS // 8).digest()
 
 
 class MonotonicUlids:

@@ -13,6 +13,7 @@ from cep.errors import InvalidPayloadError, UsageError
 from cep.pipeline import limits
 from cep.pipeline.entries import output_fields, refused_output
 from cep.pipeline.intake import Intake
+from cep.pipeline.output_rows import OutputRows
 from cep.pipeline.pending import Pending
 from cep.pipeline.summary import Summary
 from cep.pipeline.ticks import Ticks
@@ -47,6 +48,7 @@ class Session:
                 "Give the pipeline another name to start anew.",
             )
         self.pending = Pending()
+        self.output_rows = OutputRows()
         self.ticks = Ticks(store, stored.ticks)
         self.last_lag = self.last_report = time.monotonic()
         self.base_outputs = stored.outputs
@@ -104,8 +106,11 @@ class Session:
             outputs = self.operator.step(rows, mark)
             if len(rows):
                 self._count_processed(rows)
-            for derived in outputs.events:
-                self._put_out(derived)
+            for row in self.output_rows.of(outputs):
+                if isinstance(row, tuple):
+                    self.pending.add(*row)
+                else:
+                    self._put_out(row)
             if len(rows) < limits.STEP_ROWS:
                 return
             if self.pending.is_due():
