@@ -31,7 +31,8 @@ class Matches:
         ``(n,)``: the completing event's time; for an absence or a time-out, when
         it became certain.
     key
-        ``(n,)``: numbers of the rule's key space, good until the next step.
+        ``(n,)``: numbers of the rule's key space, good until a step sweeps them;
+        what ``keys`` says of them is good for ever.
     timeout
         ``(n,)``: whether it is a partial match that ran out of time.
     values
@@ -55,6 +56,9 @@ class Matches:
     id_lo: NDArray[np.int64]
     variable: NDArray[np.int64]
     _events: list[DerivedEvent] | None = field(default=None, repr=False)
+    _keys: dict[int, tuple[tuple[str, ...], str]] | None = field(
+        default=None, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -68,6 +72,16 @@ class Matches:
     def steps(self) -> list[str]:
         """The names of the rule's steps."""
         return self.compiled.variables
+
+    @property
+    def keys(self) -> dict[int, tuple[tuple[str, ...], str]]:
+        """The values of each key as texts, and the key as `KeySpace.canonical`."""
+        if self._keys is None:
+            space = self.space
+            self._keys = {
+                k: (space.parts(k), space.canonical(k)) for k in set(self.key.tolist())
+            }
+        return self._keys
 
     def take(self, which: Sequence[int]) -> Matches:
         """Return the matches at these places."""
@@ -97,8 +111,7 @@ class Matches:
         As upper and lower words; the same as those of `events`.
         """
         heads: dict[int, bytes] = {}
-        for k in set(self.key.tolist()):
-            canonical = self.space.canonical(k)
+        for k, (_, canonical) in self.keys.items():
             head = cause_head(self.compiled.rule, canonical)
             heads[k] = head + output.to_bytes(4, "big")
         ids = np.stack([self.id_hi, self.id_lo], axis=1).astype(">i8").tobytes()
@@ -121,7 +134,7 @@ class Matches:
         return self._events
 
     def _derive(self) -> list[DerivedEvent]:
-        compiled, space = self.compiled, self.space
+        compiled, keys = self.compiled, self.keys
         found: list[DerivedEvent] = []
         hi, lo = self.id_hi.tolist(), self.id_lo.tolist()
         steps = [compiled.variables[v] for v in self.variable.tolist()]
@@ -139,8 +152,8 @@ class Matches:
             found += derived_events(
                 compiled,
                 time_ns=time_ns,
-                key_parts=space.parts(k),
-                key_canonical=space.canonical(k),
+                key_parts=keys[k][0],
+                key_canonical=keys[k][1],
                 ids=list(zip(hi[span], lo[span], strict=True)),
                 steps=steps[span],
                 values=[
@@ -192,6 +205,11 @@ class Outputs:
 
     def __len__(self) -> int:
         return sum(map(len, self.matches))
+
+    def keep_keys(self) -> None:
+        """Look up all keys while they still have their numbers."""
+        for matches in self.matches:
+            _ = matches.keys
 
     @property
     def events(self) -> list[DerivedEvent]:

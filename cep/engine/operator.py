@@ -384,7 +384,7 @@ class Operator:
     def sweep(self, watermark_ns: int) -> int:
         """Give back keys that have nothing left to remember; returns how many."""
         for outputs in list(self._outputs):
-            _ = outputs.events  # made while the keys still have their numbers
+            outputs.keep_keys()
         swept = 0
         for space in self.plan.keyspaces:
             if not space.columns:

@@ -137,8 +137,7 @@ class _Cause:
 
     @classmethod
     def of(cls, matches: Matches, texts: _JsonTexts) -> _Cause:
-        space = matches.space
-        known = {k: space.parts(k) for k in set(matches.key.tolist())}
+        known = {k: parts for k, (parts, _) in matches.keys.items()}
         joined = {k: "/".join(parts) for k, parts in known.items()}
         as_json = {k: texts.of(text) for k, text in joined.items()}
         keys = matches.key.tolist()
