@@ -1,0 +1,61 @@
+"""What the faults are done to, and processes that run it.
+
+The pipeline is that of `tests.faults.rules`: two streams, with a Kleene closure,
+an absence and a sequence across both, on entries of which some are late and
+some no events.
+"""
+
+import random
+import time
+from pathlib import Path
+
+import live
+
+import cep.cli.run  # noqa: F401  for the process that others are forked from
+from cep.cli import main
+from cep.events.codec import encode
+from cep.events.envelope import Event
+from cep.pipeline.store import Store
+
+MODULE = str(Path(__file__).with_name("rules.py"))
+
+
+def entries(n, seed=0):
+    """The same entries for the same seed, as (stream, entry id, fields)."""
+    return [
+        (key, entry_id, encode(what) if isinstance(what, Event) else what)
+        for key, entry_id, what in live.traffic(seed, n)
+    ]
+
+
+# What to run; each takes (module, url) and returns an exit code ---------------
+
+
+def cep_run(module, url, *options):
+    """``cep run``."""
+    return main(["run", module, "--redis", url, "--quiet", *options])
+
+
+def outputs_apart(module, url):
+    """A planted bug: outputs are not in the commit that moves the position."""
+    commit = Store.commit
+
+    def in_two(self, entries, *rest):
+        for stream, words in entries:
+            self.client.execute_command("XADD", stream, "*", *words)
+        time.sleep(0.3 if entries else 0)
+        return commit(self, [], *rest)
+
+    Store.commit = in_two
+    return cep_run(module, url)
+
+
+def state_forgotten(module, url):
+    """A planted bug: now and then a commit is without the state that changed."""
+    commit, dice = Store.commit, random.Random(1)
+
+    def without(self, entries, state, *rest):
+        return commit(self, entries, {} if dice.random() < 0.3 else state, *rest)
+
+    Store.commit = without
+    return cep_run(module, url)
