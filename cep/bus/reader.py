@@ -68,6 +68,10 @@ class ColumnarReader:
     exhausted
         Stream to whether its last page reached its end, as far as the stream
         went when the server answered.
+    paused
+        Streams not to be asked for any more until they are taken out again, as
+        when they are far ahead of the others. A page that was asked for before
+        still comes; not all streams are ever paused.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class ColumnarReader:
         self._count_now = count
         self.positions: dict[str, bytes] = {}
         self.exhausted: dict[str, bool] = {}
+        self.paused: set[str] = set()
         self.reset(start or {})
 
     def read(self, block_ms: int = 0) -> list[StreamPage]:
@@ -126,7 +131,7 @@ class ColumnarReader:
         self._find_ends()
         if self._replies.is_waiting and (pages := self._pages(0)):
             return pages
-        self._ask(self.streams, self._count_now, block_ms)
+        self._ask(self._wanted(), self._count_now, block_ms)
         return self._pages(block_ms)
 
     def reset(self, positions: Mapping[str, bytes | str]) -> None:
@@ -155,6 +160,10 @@ class ColumnarReader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _wanted(self) -> list[str]:
+        wanted = [stream for stream in self.streams if stream not in self.paused]
+        return wanted or self.streams
+
     def _ask(self, streams: list[str], count: int, block_ms: int) -> None:
         words = [b"XREAD", b"COUNT", b"%d" % count]
         if block_ms > 0:
@@ -180,7 +189,7 @@ class ColumnarReader:
             if not all(exhausted.values()):
                 # What is lost here will be asked for again by the next read.
                 with contextlib.suppress(ConnectionFailedError):
-                    self._ask(self.streams, self._count_now, 0)
+                    self._ask(self._wanted(), self._count_now, 0)
             pages = [self._decoders[name].decode(entries) for name, entries in found]
         except ReplyTooLargeError as too_large:
             return self._fewer(too_large)

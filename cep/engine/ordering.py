@@ -214,6 +214,20 @@ class Ordering:
         self.released_ns = max(self.released_ns, mark)
         return released, mark
 
+    def ahead_of(self, name: str, rows: int) -> set[str]:
+        """Return the streams ahead of one in time with so many rows waiting."""
+        held = np.zeros(len(self.streams), np.int64)
+        for batch in self._waiting:
+            held += np.bincount(batch.stream, minlength=len(held))
+        mark = self.clocks[self.number[name]].watermark
+        return {
+            stream.name
+            for stream, clock, n in zip(
+                self.streams, self.clocks, held.tolist(), strict=True
+            )
+            if n >= rows and clock.watermark > mark
+        }
+
     def waiting_ids(self) -> dict[str, list[str]]:
         """Return the entry ids of the rows held back, by stream."""
         ids: dict[str, list[str]] = {stream.name: [] for stream in self.streams}

@@ -96,6 +96,7 @@ class Intake:
 
     def read(self) -> list[StreamPage]:
         """Take in what there is, waiting for it a moment if there is none."""
+        self._wait_for_the_hindmost()
         pages = self.reader.read(limits.BLOCK_MS)
         self._take(pages)
         return pages
@@ -130,6 +131,19 @@ class Intake:
             ]
             ends = [_ms(page.last_id) for page in pages]
             self.ordering.arrived(min(behind) if behind else max(ends))
+
+    def _wait_for_the_hindmost(self) -> None:
+        """Read no more of streams that are far ahead of one with more to read.
+
+        Their rows would only wait for it, and be listed in every commit.
+        """
+        clocks, number = self.ordering.clocks, self.ordering.number
+        more = [n for n, exhausted in self.reader.exhausted.items() if not exhausted]
+        if len(more) < 2:
+            self.reader.paused = set()
+            return
+        last = min(more, key=lambda name: clocks[number[name]].watermark)
+        self.reader.paused = self.ordering.ahead_of(last, limits.ROWS_AHEAD)
 
     def _put_aside(self, stream: str, late: Batch) -> None:
         ids = _entry_ids(late)

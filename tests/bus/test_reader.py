@@ -257,6 +257,24 @@ def test_each_stream_gets_its_page_however_full_the_others_are(redis):
     }
 
 
+def test_paused_streams_are_not_asked_for_until_they_are_again(redis):
+    for stream in (STREAM, "other.events"):
+        publish_trades(redis, 40, stream=stream)
+    reader = ColumnarReader(redis, [STREAM, "other.events"], count=10)
+    reader.paused = {STREAM}
+    assert [page.stream for page in reader.read()] == ["other.events"]
+    assert [page.stream for page in reader.read()] == ["other.events"]
+    assert reader.positions[STREAM] == b"0-0"
+    assert not reader.exhausted[STREAM]
+    reader.paused = set()
+    reader.read()  # was asked for before
+    pages = [page for _ in range(4) for page in reader.read()]
+    assert sum(page.entries_read for page in pages if page.stream == STREAM) == 40
+    reader.paused = {STREAM, "other.events"}
+    publish_trades(redis, 5)
+    assert [page.entries_read for page in reader.read()] == [5]
+
+
 def test_positions_resume_where_another_reader_stopped(redis):
     publish_trades(redis, 100)
     first = ColumnarReader(redis, [STREAM], count=30)

@@ -9,6 +9,7 @@ import pytest
 from cep import count, e, emit, m, on, rule, seq
 from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
 from cep.engine import operator
+from cep.engine.ordering import Ordering
 from cep.errors import ConnectionFailedError, UsageError
 from cep.events.codec import encode
 from cep.pipeline import stream
@@ -48,6 +49,7 @@ def prices(redis):
         {"READ_COUNT": 7, "STEP_ROWS": 7, "COMMIT_BYTES": 1},
         {"READ_COUNT": 7, "STEP_ROWS": 1000, "COMMIT_SECONDS": 0},
         {"READ_COUNT": 1000, "STEP_ROWS": 1},
+        {"READ_COUNT": 3, "ROWS_AHEAD": 1},
         {"READ_COUNT": 1000, "STEP_ROWS": 7, "COMMIT_SECONDS": 0},
     ],
     ids=str,
@@ -207,6 +209,34 @@ def test_a_late_event_that_is_gone_still_has_its_row(redis, redis_url, monkeypat
 
 
 # Streams and keys -------------------------------------------------------------
+
+
+def test_a_stream_far_ahead_in_time_waits_for_the_others(
+    redis, redis_url, limits, monkeypatch
+):
+    """Four trades to a request: read alike, requests would pile up."""
+    entries = [
+        (live.MARKET, f"{T + i}-0", live.trade(i, T + i, price=i)) for i in range(800)
+    ]
+    entries += [
+        (live.AI, f"{T + i}-0", live.request(i, T + i)) for i in range(0, 800, 4)
+    ]
+    live.write(redis, entries)
+    limits(READ_COUNT=10, ROWS_AHEAD=20)
+    waiting = []
+    release = Ordering.release
+    monkeypatch.setattr(
+        Ordering,
+        "release",
+        lambda self, limit: waiting.append(len(self)) or release(self, limit),
+    )
+    streams = [
+        stream(name, max_out_of_orderness="0ms") for name in (live.MARKET, live.AI)
+    ]
+    summary = live.drained(redis, redis_url, live.pipeline("p", [every], streams))
+    assert summary.total.processed == 1000
+    assert prices(redis) == [float(i) for i in range(800)]
+    assert max(waiting) < 70
 
 
 def test_streams_that_do_not_exist_yet_may_come_later(redis, redis_url):
