@@ -17,8 +17,9 @@ as the engine is meant to:
   elements come first in the pattern; Flink's heap decides otherwise;
 * what runs out runs out in order of time, however far time moves at once, so that
   a match which that releases may drop what would run out later;
-* time passes for all keys at once, and a match that is complete at some moment is
-  listed once for it.
+* time passes for all keys at once;
+* a match is its events, and is listed once: not again for another way to it, nor
+  because one more event has come after it and is not what must not come next.
 
 ``python -m tests.matcher --triples 20000 --seed 1`` holds the engine against it.
 """
@@ -211,6 +212,7 @@ class Matcher:
         self.beginning = Partial(self.start(self.root.children[0], ()))
         self.partials: list[Partial] = []
         self.completed: list[Partial] = []
+        self.known: set[tuple[tuple[str, int], ...]] = set()  # ever complete
         self.timeouts: list[tuple[Partial, int]] = []
         self.error: str | None = None  # as in ``expect.error``
 
@@ -251,7 +253,8 @@ class Matcher:
         """Return the place after ``node``, which is at ``level`` of the place."""
         there = self.after(node, place.done[:level])
         spared = place.spared
-        if node.children and node.most == MANY and node.optional:
+        taken = place.done[level] > 0
+        if taken and node.children and node.most == MANY and node.optional:
             spared |= self.forbidden_before(node)
         return replace(there, spared=spared) if there is not END else END
 
@@ -287,9 +290,9 @@ class Matcher:
                 if at.index:
                     break
                 at = at.parent
-        names -= place.spared
         found = [n for n in self.leaves(self.root) if n.name in names]
-        return found + self.forbidden_between(place)
+        found += self.forbidden_between(place)
+        return [n for n in found if n.name not in place.spared]
 
     def forbidden_between(self, place: Place) -> list[Node]:
         """Return the not_followed_by after the repetitions that go on here."""
@@ -392,7 +395,7 @@ class Matcher:
             elif node.contiguity == "not_next":
                 limit = shortest(before, self.limit_ms(node))
                 follows = self.leave(place, node, len(place.done) - 1)
-                if self.is_any(node) and not node.parent.until:
+                if self.is_any(node) and not any(g.until for g in self.around(node)):
                     continue
                 if follows is END:
                     later = [(END, limit)]
@@ -417,7 +420,9 @@ class Matcher:
     def is_shut(self, place: Place) -> bool:
         """Whether the greedy element before takes every event there can be."""
         greedy = self.greedy_before(place)
-        return greedy is not None and self.is_any(greedy) and not greedy.parent.until
+        if greedy is None or not self.is_any(greedy):
+            return False
+        return not any(group.until for group in self.around(greedy))
 
     def is_any(self, node: Node) -> bool:
         return node.where in (None, {"true": True}) and node.subtype is None
@@ -431,18 +436,30 @@ class Matcher:
 
     def takes(self, node: Node, event: Event, bound: Any) -> bool:
         """Whether an event is taken: untils of a loop or a group speak against it."""
-        if self.ended(node, event, bound) or self.ended(node.parent, event, bound):
+        if self.ended(node, event, bound) or self.ended_around(node, event, bound):
             return False
         return self.satisfies(node, event, bound)
 
     def goes_on(self, greedy: Node, event: Event, bound: Any) -> bool:
         """Whether an event satisfies a greedy element, its own until aside."""
-        if self.ended(greedy.parent, event, bound):
+        if self.ended_around(greedy, event, bound):
             return False
         return self.satisfies(greedy, event, bound)
 
-    def ended(self, node: Node | None, event: Event, bound: Any) -> bool:
-        return bool(node and node.until and self.truth(node.until, event, bound))
+    def ended(self, node: Node, event: Event, bound: Any) -> bool:
+        return bool(node.until) and self.truth(node.until, event, bound)
+
+    def ended_around(self, node: Node, event: Event, bound: Any) -> bool:
+        """Whether an until of any group around ``node`` holds."""
+        return any(self.ended(group, event, bound) for group in self.around(node))
+
+    def around(self, node: Node) -> list[Node]:
+        """Return the groups that ``node`` is in, innermost first."""
+        found = []
+        while node.parent is not None:
+            node = node.parent
+            found.append(node)
+        return found
 
     def truth(self, expression: Any, event: Event, bound: Any) -> bool:
         return self.value(expression, event, bound) is True
@@ -579,7 +596,7 @@ class Matcher:
         """Whether the event may be passed over."""
         node = place.node
         assert node is not None
-        if not self.may_pass(place) or self.ended(node.parent, event, bound):
+        if not self.may_pass(place) or self.ended_around(node, event, bound):
             return False
         if place.done[-1] and self.ended(node, event, bound):
             return False
@@ -621,8 +638,8 @@ class Matcher:
         return found
 
     def holds(self, node: Node, event: Event | None, bound: Any) -> bool:
-        """Whether the until of its group keeps ``node`` from being left."""
-        return event is not None and self.ended(node.parent, event, bound)
+        """Whether the until of a group around keeps ``node`` from being left."""
+        return event is not None and self.ended_around(node, event, bound)
 
     def ends(self, place: Place, event: Event, bound: Any) -> bool:
         """Whether all that is left after taking ``event`` may be left out."""
@@ -715,8 +732,9 @@ class Matcher:
 
     def release(self, matches: list[Partial]) -> list[Partial]:
         """Add complete matches and return those that no partial match holds back."""
+        matches = self.once(matches)
         if self.skip["kind"] == "no_skip":
-            return self.once(matches)
+            return matches
         self.completed += matches
         released = []
         while self.completed:
@@ -733,13 +751,15 @@ class Matcher:
             self.completed = [m for m in self.completed[1:] if m.start >= to]
             self.partials = [p for p in self.partials if p.start >= to]
             released.append(match)
-        return self.once(released)
+        return released
 
     def once(self, matches: list[Partial]) -> list[Partial]:
-        """Drop matches that another way has completed at the same time."""
+        """Drop matches that have been complete before."""
         if not self.departures:
             return matches
-        return list({(m.bound, m.complete_ms): m for m in matches}.values())
+        fresh = {m.bound: m for m in matches if m.bound not in self.known}
+        self.known |= fresh.keys()
+        return list(fresh.values())
 
     def turn(self, match: Partial) -> Any:
         order = [leaf.name for leaf in self.leaves(self.root)]

@@ -18,7 +18,7 @@ and STOP edges, each with a conjunction of conditions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from cep.errors import RuleError
@@ -35,7 +35,7 @@ from cep.rules.expressions import (
 from cep.rules.patterns import Quantifier, Sequence, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cep.rules.patterns import Contiguity
     from cep.rules.rule import Rule
@@ -127,6 +127,8 @@ class _Group:
     def __init__(self, body: Sequence, contiguity: Contiguity | None) -> None:
         self.body, self.contiguity = body, contiguity
         self.first_of_loop = True
+        # What ends its repetition and those of the groups around it.
+        self.untils: tuple[Expr, ...] = ()
 
 
 def _shorter(left: int, right: int) -> int:
@@ -206,7 +208,7 @@ class _Builder:
         condition = self._take_condition(element)
         pending = self._waiting(element, "pending")
         pending.add("proceed", self._stop(condition, element.name), condition)
-        pending.add("ignore", pending, Not(condition))
+        pending.add("ignore", pending, Not(condition), element.gap_ns)
         return pending
 
     def _not_next(self, element: _Element, sink: State) -> State:
@@ -387,6 +389,10 @@ class _Builder:
         assert isinstance(element.body, Sequence)
         outer = self.group
         self.group = self._group_of(element)
+        until = self._until_of(element.body)
+        self.group.untils = () if outer is None else outer.untils
+        if until is not None:
+            self.group.untils = (until, *self.group.untils)
         first = self._sequence(element.body, sink, following, element.gap_ns)
         self.group = outer
         return first
@@ -478,19 +484,17 @@ class _Builder:
         types = body.types if isinstance(body, Step) else self.rule.types
         return Scoped(tuple(sorted(types)), until)
 
-    def _group_until(self) -> Expr | None:
-        return None if self.group is None else self._until_of(self.group.body)
+    def _going_on(self, condition: Expr) -> Expr:
+        """``condition``, and that no group around is ended by its until."""
+        for until in () if self.group is None else self.group.untils:
+            condition = both(Not(until), condition)
+        return condition
 
     def _take_condition(self, element: _Element) -> Expr:
-        own = self._own_condition(element)
-        result = self._until(own, self._group_until(), True)
-        assert result is not None
-        return result
+        return self._going_on(self._own_condition(element))
 
     def _true(self) -> Expr:
-        result = self._until(TRUE, self._group_until(), True)
-        assert result is not None
-        return result
+        return self._going_on(TRUE)
 
     def _ignore(self, element: _Element, strategy: Strategy) -> Expr | None:
         condition: Expr | None
@@ -500,7 +504,7 @@ class _Builder:
             condition = Not(self._own_condition(element))
         else:
             condition = TRUE
-        return self._until(condition, self._group_until(), False)
+        return None if condition is None else self._going_on(condition)
 
     def _ignore_condition(self, element: _Element) -> Expr | None:
         strategy = _STRATEGY[element.contiguity]
@@ -612,7 +616,47 @@ def flatten(start: State, rule: Rule) -> Automaton:
             gap = _runs_out(state, set())
             # What nothing can come of goes when the whole pattern's limit does.
             gaps[key] = rule.pattern.gap_ns or 0 if gap is None else gap
-    return Automaton(tuple(_flat(s, numbers, ways, gaps) for s in order.values()))
+    flat = [_flat(s, numbers, ways, gaps) for s in order.values()]
+    return Automaton(tuple(_confirmed_once(flat)))
+
+
+def _confirmed_once(states: list[FlatState]) -> list[FlatState]:
+    """Let only the very next event confirm a `not_next` in last place.
+
+    A repeated group waits, after its last event, for its first step again, and passes
+    over events meanwhile. The first of them confirms the match that is there; from a
+    copy of the state, later ones do not confirm the same match again.
+    """
+
+    def confirms(edge: FlatEdge) -> bool:
+        return edge.action == "ignore" and states[edge.target].kind == "final"
+
+    passed = {
+        edge.target
+        for state in states
+        for edge in state.edges
+        if edge.action == "ignore" and any(map(confirms, states[edge.target].edges))
+    }
+    copies = {target: len(states) + i for i, target in enumerate(sorted(passed))}
+
+    def redirected(edges: Iterable[FlatEdge]) -> tuple[FlatEdge, ...]:
+        return tuple(
+            replace(edge, target=copies.get(edge.target, edge.target))
+            if edge.action == "ignore"
+            else edge
+            for edge in edges
+        )
+
+    return [
+        *(replace(s, edges=redirected(s.edges)) for s in states),
+        *(
+            replace(
+                states[target],
+                edges=redirected(e for e in states[target].edges if not confirms(e)),
+            )
+            for target in copies
+        ),
+    ]
 
 
 def _flat(

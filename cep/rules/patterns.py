@@ -232,7 +232,11 @@ class _Element:
         return self._quantified(inner="any")
 
     def until(self, condition: Expr) -> _Element:
-        """End the repetition at the first event that satisfies ``condition``."""
+        """End the repetition at the first event that satisfies ``condition``.
+
+        That event is not taken by the repetition; the step after it may take it.
+        Of a group, it is taken by no step inside, those of groups inside included.
+        """
         if not self.quantifier.loops:
             raise RuleError(
                 self.label,
@@ -326,11 +330,19 @@ class Sequence(_Element):
         return self._append("then_any", step)
 
     def not_next(self, step: Step) -> Sequence:
-        """Require that the very next event does not fit ``step``."""
+        """Require that the very next event does not fit ``step``.
+
+        In last place it is confirmed by that next event, and by it only: a match
+        is released once, whatever comes later.
+        """
         return self._append("not_next", step)
 
     def not_then(self, step: Step) -> Sequence:
         """Require that no event fits ``step`` before the following step is taken.
+
+        After a repetition it holds from the first event on, between the
+        repetitions too: ``a.times(3)``, then not ``b``, then ``c`` has no ``b``
+        among the three.
 
         In last place: none until ``.within`` has run out; the match is released
         by time, at the first event's time plus that length.

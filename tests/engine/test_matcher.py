@@ -141,6 +141,15 @@ def test_match_that_an_absence_completes_on_two_ways_comes_out_once():
     assert len(matches) == len(set(matches)) > 3
 
 
+def test_match_that_two_events_of_one_time_confirm_comes_out_once():
+    inner = [element("p0", None, "a"), element("p1", "followed_by", "b")]
+    group = {"group": inner, "contiguity": None} | repeated(max=None)
+    given = case([group, element("p2", "not_next", "c")], "abdd")
+    for event in given["events"][2:]:
+        event["ts"] = 5
+    assert agreed(given).matches == [[["p0", [0]], ["p1", [1]]]]
+
+
 def test_gap_limit_ends_what_no_event_can_move():
     # What p0 takes p1 does not get, and it takes all that p1 could.
     elements = [
@@ -172,6 +181,49 @@ def test_until_that_asks_the_match_ends_it_though_its_step_does_not_fit():
     limits = {"within_ms": 9, "within_kind": "first_and_last"}
     found = agreed(case(elements, "abc", **limits))
     assert found.timeouts == []
+
+
+def test_until_of_a_group_ends_the_groups_inside_it_too():
+    inner = {"group": [element("p0", None)], "contiguity": None} | repeated(max=None)
+    until = {"op": "eq", "args": [{"field": "name"}, {"lit": "b"}]}
+    outer = {"group": [inner], "contiguity": None} | repeated(max=None, until=until)
+    found = agreed(case([outer], "aba"))
+    assert sorted(found.matches) == [[["p0", [0]]], [["p0", [2]]]]
+
+
+def test_absence_whose_time_has_passed_is_not_waited_for():
+    gap = {"within_kind": "previous_and_current", "within_ms": 1}
+    elements = [
+        element("p0", None, "a", max=None),
+        element("p1", "not_followed_by", "b") | gap,
+    ]
+    assert agreed(case(elements, "ac")).matches == []
+    gap["within_ms"] = 2
+    elements[1] |= gap
+    assert agreed(case(elements, "ac")).matches == [[["p0", [0]]]]
+
+
+def test_optional_group_that_is_left_out_keeps_the_absence_before_it():
+    group = {"group": [element("p2", None, "c")], "contiguity": "followed_by"}
+    elements = [
+        element("p0", None, "a"),
+        element("p1", "not_followed_by", "b"),
+        group | repeated(max=None, optional=True),
+        element("p3", "followed_by", "d"),
+    ]
+    assert agreed(case(elements, "abd")).matches == []
+    found = agreed(case(elements, "acbd"))
+    assert found.matches == [[["p0", [0]], ["p2", [1]], ["p3", [3]]]]
+
+
+def test_absence_after_a_repetition_holds_between_the_repetitions():
+    elements = [
+        element("p0", None, "a", min=2, max=2),
+        element("p1", "not_followed_by", "b"),
+        element("p2", "followed_by", "c"),
+    ]
+    assert agreed(case(elements, "abac")).matches == []
+    assert len(agreed(case(elements, "axac")).matches) == 1
 
 
 def test_limits_run_out_in_order_of_time_however_far_it_moves():
