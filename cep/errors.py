@@ -328,15 +328,28 @@ class StateVersionError(CepError, ValueError):
 
 
 class GapError(CepError, LookupError):
-    """Entries were trimmed from a stream before this reader saw them."""
+    """Entries were trimmed from a stream before this reader saw them.
 
-    def __init__(self, stream: str, missing: int, after_id: str) -> None:
-        super().__init__(stream, missing, after_id)
+    ``begun_anew``: the stream itself was deleted, and perhaps made again.
+    """
+
+    def __init__(
+        self, stream: str, missing: int, after_id: str, begun_anew: bool = False
+    ) -> None:
+        super().__init__(stream, missing, after_id, begun_anew)
         self.stream, self.missing, self.after_id = stream, missing, after_id
+        self.begun_anew = begun_anew
 
     def __str__(self) -> str:
+        entries = "entry" if self.missing == 1 else "entries"
+        if self.begun_anew:
+            return (
+                f"{self.stream} was deleted after {self.after_id} was read, and with "
+                f"it at least {self.missing} {entries} that were not. Restore it, or "
+                "go on without them with --on-gap skip."
+            )
         return (
-            f"{self.stream} lost {self.missing} entries after {self.after_id} before "
-            "they were read. Keep more of the stream (larger MAXLEN), or go on "
-            "without them with on_gap='skip'."
+            f"{self.stream} lost {self.missing} {entries} after {self.after_id} before "
+            "they were read. Keep more of the stream (larger MAXLEN), and go on "
+            "without them with --on-gap skip."
         )

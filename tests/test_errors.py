@@ -143,8 +143,8 @@ EXAMPLES = [
         LookupError,
         (
             "market.events lost 12 entries after 5-0 before they were read. Keep more"
-            " of the stream (larger MAXLEN), or go on without them with "
-            "on_gap='skip'."
+            " of the stream (larger MAXLEN), and go on without them with "
+            "--on-gap skip."
         ),
     ),
 ]

@@ -103,13 +103,14 @@ class ColumnarReader:
         }
         self._replies = Replies(self.redis)
         self._asked = self.streams, count
+        self._ahead = True
         self._count_now = count
         self.positions: dict[str, bytes] = {}
         self.exhausted: dict[str, bool] = {}
         self.paused: set[str] = set()
         self.reset(start or {})
 
-    def read(self, block_ms: int = 0) -> list[StreamPage]:
+    def read(self, block_ms: int = 0, *, ahead: bool = True) -> list[StreamPage]:
         """Return a page of each stream that has new entries.
 
         Each stream gives up to ``count`` entries, however full the others are.
@@ -119,6 +120,9 @@ class ColumnarReader:
         block_ms
             How long to wait if there is none at all, in milliseconds; 0: do
             not wait. An empty list means that the time ran out.
+        ahead
+            Ask for the next page already. False: nothing is on its way to us
+            after this call.
 
         Raises
         ------
@@ -129,6 +133,7 @@ class ColumnarReader:
             If a key is not a stream.
         """
         self._find_ends()
+        self._ahead = ahead
         if self._replies.is_waiting and (pages := self._pages(0)):
             return pages
         self._ask(self._wanted(), self._count_now, block_ms)
@@ -186,7 +191,7 @@ class ColumnarReader:
             for stream, entries in found:
                 self.positions[stream] = entries.entry_id(len(entries) - 1)
                 exhausted[stream] = len(entries) < count
-            if not all(exhausted.values()):
+            if self._ahead and not all(exhausted.values()):
                 # What is lost here will be asked for again by the next read.
                 with contextlib.suppress(ConnectionFailedError):
                     self._ask(self._wanted(), self._count_now, 0)

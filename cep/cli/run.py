@@ -8,12 +8,20 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from cep.pipeline import Summary
+
+
+class OnGap(StrEnum):
+    """The choices of ``--on-gap``."""
+
+    stop = "stop"
+    skip = "skip"
 
 
 def run(
@@ -35,6 +43,13 @@ def run(
             "--takeover", help="Take the pipeline from another process that runs it."
         ),
     ] = False,
+    on_gap: Annotated[
+        OnGap | None,
+        typer.Option(
+            help="When entries were lost before they were read: write a dead letter "
+            "and go on, or stop."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object.")
     ] = False,
@@ -51,9 +66,10 @@ def run(
       cep run pipelines/market_ai.py --redis redis://127.0.0.1:6379
 
     Exit codes: 0 stopped cleanly, 1 server lost or not there, 2 a mistake in
-    the command or the module, 3 another process runs the pipeline, or took it over.
+    the command or the module, 3 another process runs the pipeline, or took it
+    over, 5 entries were lost before they were read and --on-gap is stop.
     """
-    from cep.errors import FencedError
+    from cep.errors import FencedError, GapError
     from cep.pipeline import Runner, load_pipeline
 
     pipeline = load_pipeline(module)
@@ -64,6 +80,7 @@ def run(
         redis,
         takeover=takeover,
         drain=drain,
+        on_gap=on_gap.value if on_gap else None,
         report=(lambda _: None) if quiet else _Status(time.monotonic()),
         note=lambda text: print(text, file=sys.stderr, flush=True),
     )
@@ -80,6 +97,9 @@ def run(
     except FencedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
+    except GapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 5
     if as_json:
         print(json.dumps(summary_dict(summary)))
     else:

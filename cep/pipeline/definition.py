@@ -12,7 +12,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cep.bus.keys import meta_key
 from cep.clock import duration_ns
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+OnGap = Literal["stop", "skip"]
+
 DEFAULT_OUT_OF_ORDERNESS = "1s"
 DEFAULT_IDLE = "30s"
 
@@ -33,7 +35,8 @@ def stream(
     *,
     max_out_of_orderness: str | timedelta = DEFAULT_OUT_OF_ORDERNESS,
     idle: str | timedelta | None = DEFAULT_IDLE,
-) -> InputStream:
+    on_gap: OnGap | None = None,
+) -> PipelineStream:
     """Name an input stream and say how its time is judged.
 
     Parameters
@@ -46,17 +49,37 @@ def stream(
         trails what arrives elsewhere by so much. A stream never heard has been
         silent since the first entry of any stream. None: never, which is right
         when history is replayed in several parts.
+    on_gap
+        What to do when entries were lost before they were read, as the stream
+        was trimmed or deleted: "skip" writes a dead letter that says how many,
+        and goes on; "stop" ends the pipeline. None: what the pipeline does.
 
     Examples
     --------
     >>> stream("market.events", max_out_of_orderness="250ms").idle_ns
     30000000000
     """
-    return InputStream(
+    return PipelineStream(
         name,
         duration_ns(max_out_of_orderness, allow_zero=True),
         None if idle is None else duration_ns(idle),
+        None if on_gap is None else _checked_on_gap(on_gap),
     )
+
+
+def _checked_on_gap(on_gap: OnGap) -> OnGap:
+    if on_gap not in get_args(OnGap):
+        raise UsageError(
+            f"on_gap is {on_gap!r}.", f"Pass one of {', '.join(get_args(OnGap))}."
+        )
+    return on_gap
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStream(InputStream):
+    """An input stream of a pipeline: how its time is judged, and its gaps."""
+
+    on_gap: OnGap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +94,22 @@ class Pipeline:
         What to find, in the order in which outputs of one moment are put out.
     streams
         Where to look; empty: the home streams of the rules' event types.
+    on_gap
+        What to do when entries were lost before they were read; see `stream`.
     """
 
     name: str
     rules: tuple[Rule, ...]
     streams: tuple[InputStream, ...] = ()
+    on_gap: OnGap = "skip"
 
     def __init__(
         self,
         name: str,
         rules: Sequence[Rule],
         streams: Sequence[InputStream | str] = (),
+        *,
+        on_gap: OnGap = "skip",
     ) -> None:
         if not rules or not all(isinstance(rule, Rule) for rule in rules):
             raise UsageError(
@@ -96,6 +124,12 @@ class Pipeline:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "rules", tuple(rules))
         object.__setattr__(self, "streams", inputs)
+        object.__setattr__(self, "on_gap", _checked_on_gap(on_gap))
+
+    def on_gap_of(self, stream: InputStream) -> OnGap:
+        """Return what to do when entries of a stream were lost."""
+        own = stream.on_gap if isinstance(stream, PipelineStream) else None
+        return own or self.on_gap
 
 
 def _refuse_twins(pipeline: str, what: str, names: Sequence[str]) -> None:

@@ -110,6 +110,17 @@ def vanished(pipeline: str, stream: str, entry_id: str) -> list[bytes]:
     return dead_letter(pipeline, "gap", row)
 
 
+def gap_letter(
+    pipeline: str, stream: str, after_id: str, missing: int, detail: str
+) -> list[bytes]:
+    """Return entries that were lost unread as the words of one entry.
+
+    ``entry_id`` is the last one that was read before them, ``missing`` how many.
+    """
+    row = BadRow(stream, after_id, "gap", detail, b"", 0, hashlib.sha256().hexdigest())
+    return [*dead_letter(pipeline, "gap", row), b"missing", b"%d" % missing]
+
+
 def _words(fields: Mapping[str, bytes | str]) -> list[bytes]:
     words: list[bytes] = []
     for name, value in fields.items():

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from cep.bus import ColumnarReader, read_ids
 from cep.bus.connection import clear_errors
 from cep.engine.ordering import NS_PER_MS, Ordering
-from cep.errors import UsageError
+from cep.errors import GapError, UsageError
 from cep.events.columns import BadRow
 from cep.pipeline import limits
 from cep.pipeline.accounting import Accounting
-from cep.pipeline.entries import dead_letter, late_letter, vanished
+from cep.pipeline.entries import dead_letter, gap_letter, late_letter, vanished
+from cep.pipeline.gaps import Gaps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from cep.bus.page import StreamPage
     from cep.engine.batch import Batch
     from cep.engine.operator import Operator
     from cep.events.columns import EventColumns
-    from cep.pipeline.definition import Pipeline
+    from cep.pipeline.definition import OnGap, Pipeline
+    from cep.pipeline.gaps import Judgement
     from cep.pipeline.pending import Pending
     from cep.pipeline.store import Store, Stored
 
@@ -41,7 +46,11 @@ class Intake:
         operator: Operator,
         pending: Pending,
         stored: Stored,
+        on_gap: Mapping[str, OnGap],
+        note: Callable[[str], None],
     ) -> None:
+        self._on_gap, self._note = on_gap, note
+        self._noted: set[str] = set()
         self._me, self._store, self._client = pipeline.name, store, store.client
         self._operator, self._pending = operator, pending
         self.ordering = Ordering(pipeline.streams, operator.plan.column_count)
@@ -63,6 +72,8 @@ class Intake:
             count=limits.READ_COUNT,
             **self._reading,
         )
+        self.gaps = Gaps(self._client, stored.marks)
+        self._looked = time.monotonic() - limits.GAP_SECONDS
         if stored.ordering:
             self.ordering.restore(stored.ordering)
 
@@ -97,9 +108,46 @@ class Intake:
     def read(self) -> list[StreamPage]:
         """Take in what there is, waiting for it a moment if there is none."""
         self._wait_for_the_hindmost()
-        pages = self.reader.read(limits.BLOCK_MS)
+        look = time.monotonic() - self._looked >= limits.GAP_SECONDS
+        pages = self.reader.read(limits.BLOCK_MS, ahead=not look)
         self._take(pages)
+        if look:
+            self.look_for_gaps()
         return pages
+
+    def look_for_gaps(self) -> None:
+        """Account for entries that were lost; nothing may be on its way to us.
+
+        Raises
+        ------
+        GapError
+            If entries of a stream were lost for which we are to stop.
+        """
+        self._looked = time.monotonic()
+        reader = self.reader
+        positions = dict(reader.positions)
+        for name, look in self.gaps.look(list(positions)).items():
+            counts, after = self.accounting[name], positions[name]
+            self._pending.dirty |= name not in self.gaps.marks
+            found = self.gaps.judge(name, look, after, counts.read, counts.gaps)
+            if found.from_beginning:
+                positions[name] = b"0-0"
+            if found.missing or found.begun_anew:
+                self._count_gap(name, after.decode(), found)
+        if positions != reader.positions:
+            reader.reset(positions)
+        if self.gaps.blind:
+            self._note_once(f"Gaps cannot be seen: {self.gaps.blind}.")
+
+    def _count_gap(self, stream: str, after: str, found: Judgement) -> None:
+        error = GapError(stream, found.missing, after, found.begun_anew)
+        if self._on_gap[stream] == "stop":
+            raise error
+        self.accounting[stream].gaps += found.missing
+        detail = str(error).partition(". ")[0]
+        letter = gap_letter(self._me, stream, after, found.missing, detail)
+        self._pending.add(self._store.dlq, letter)
+        self._note(f"{detail}: going on without them")
 
     @property
     def is_exhausted(self) -> bool:
@@ -161,6 +209,11 @@ class Intake:
                 raw = BadRow.of(stream, entry_id, "late", "", pairs)
             words = late_letter(self._me, stream, entry_id, event_ns // NS_PER_MS, raw)
             self._pending.add(self._store.dlq, words)
+
+    def _note_once(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._note(text)
 
     def count_waiting(self) -> dict[str, list[str]]:
         """Return the ids of the rows held back, by stream, and account for them.

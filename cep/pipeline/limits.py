@@ -14,6 +14,7 @@ READ_COUNT = 2_000
 ROWS_AHEAD = 4_000  # a stream with so many rows waiting for another is read no further
 BLOCK_MS = 250
 TICK_SECONDS = 1.0
+GAP_SECONDS = 0.25
 LAG_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 LEASE_SECONDS = 10.0  # without a heartbeat, after which an owner counts as gone

@@ -22,7 +22,7 @@ from cep.pipeline.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cep.pipeline.definition import Pipeline
+    from cep.pipeline.definition import OnGap, Pipeline
     from cep.pipeline.summary import Summary
 
 
@@ -39,6 +39,9 @@ class Runner:
         Take the pipeline from another process that runs it.
     drain
         Take what is there when the run begins as the whole input.
+    on_gap
+        What to do when entries were lost before they were read, instead of
+        what the pipeline and its streams say; see `cep.pipeline.stream`.
     report
         Called now and then with a `Summary`, at least once at the end.
     note
@@ -52,12 +55,13 @@ class Runner:
         *,
         takeover: bool = False,
         drain: bool = False,
+        on_gap: OnGap | None = None,
         report: Callable[[Summary], None] | None = None,
         note: Callable[[str], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.pipeline, self.url = pipeline, url
-        self.takeover, self.drain = takeover, drain
+        self.takeover, self.drain, self.on_gap = takeover, drain, on_gap
         self.report = report or (lambda _: None)
         self.note = note or (lambda _: None)
         self._clock = clock or SystemClock()
@@ -82,6 +86,8 @@ class Runner:
             If another process runs the pipeline already.
         FencedError
             If another process takes over the pipeline.
+        GapError
+            If entries were lost before they were read, and we are to stop.
         ConnectionFailedError
             If the server cannot be reached at the start; later it is waited for.
         """

@@ -52,11 +52,20 @@ class Session:
         self.ticks = Ticks(store, stored.ticks)
         self.last_lag = self.last_report = time.monotonic()
         self.base_outputs = stored.outputs
-        self.intake = Intake(pipeline, store, self.operator, self.pending, stored)
+        self.intake = Intake(
+            pipeline,
+            store,
+            self.operator,
+            self.pending,
+            stored,
+            {s.name: runner.on_gap or pipeline.on_gap_of(s) for s in pipeline.streams},
+            runner.note,
+        )
         self.ordering, self.accounting = self.intake.ordering, self.intake.accounting
         self.dropped = self.operator.restore(stored.state)
         self._note_changes(stored)
         self.intake.read_again(stored.buffered)
+        self.intake.look_for_gaps()
 
     def _note_changes(self, stored: Stored) -> None:
         current = {rule.name: rule.hash for rule in self.pipeline.rules}
@@ -90,6 +99,8 @@ class Session:
         if not self.intake.is_exhausted:
             return False
         self.ticks.pass_on(self.ordering, self.pending)
+        if self.ordering.ended:
+            self.intake.look_for_gaps()
         self.ticks.read(idle=not pages, waits_for_time=self._waits_for_time)
         return True
 
@@ -146,6 +157,7 @@ class Session:
             "counts": self.accounting.as_dict(),
             "outputs": self._outputs(),
             "ticks": self.ticks.passed,
+            "marks": self.intake.gaps.marks,
             # Not before the last row: a commit may fall between two steps.
             "ended": "1" if self.ordering.ended and not waits else "0",
         }

@@ -15,6 +15,7 @@ Fields of ``cep:{name}:meta``:
 ``buffered``   JSON: stream to the ids of entries read but not yet released
 ``counts``     JSON: stream to counts (`cep.pipeline.accounting`)
 ``outputs``    JSON: rule to numbers of matches, outputs, suppressed ones
+``marks``      JSON: stream to its last look (`cep.pipeline.gaps.Mark`)
 ``ticks``      last tick that time has passed
 ``ended``      "1" once the input was declared to have ended
 =============  ===============================================================
@@ -35,6 +36,7 @@ from cep.bus.connection import clear_errors
 from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
 from cep.errors import FencedError, StateVersionError, UsageError
 from cep.pipeline import limits
+from cep.pipeline.gaps import Mark
 from cep.pipeline.owner import Ownership
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ _KINDS: dict[str, Any] = {
     "buffered": dict[str, list[str]],
     "counts": dict[str, dict[str, int]],
     "outputs": dict[str, dict[str, int]],
+    "marks": dict[str, Mark],
 }
 
 Entry = tuple[str, "Sequence[bytes]"]  # stream, then field, value, field, value...
@@ -64,6 +67,7 @@ class Stored:
     buffered: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     outputs: dict[str, dict[str, int]] = field(default_factory=dict)
+    marks: dict[str, Mark] = field(default_factory=dict)
     ticks: str = "0-0"
     ended: bool = False
     state: dict[str, bytes] = field(default_factory=dict)

@@ -173,7 +173,7 @@ def test_a_signal_ends_the_process_after_a_commit(module, redis, redis_url):
 
 @pytest.mark.redis
 def test_a_second_interrupt_does_not_wait(module, redis_url, monkeypatch):
-    def hangs(self, block_ms):
+    def hangs(self, block_ms, **options):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError

@@ -118,9 +118,9 @@ def test_the_end_does_not_wait_for_a_moment_of_silence(redis, redis_url, monkeyp
     live.declare_end(redis)
     read, arrivals = ColumnarReader.read, iter(range(1, 10_000))
 
-    def never_silent(self, block_ms):
+    def never_silent(self, block_ms, **options):
         live.write(redis, [market(next(arrivals))])
-        return read(self, block_ms)
+        return read(self, block_ms, **options)
 
     monkeypatch.setattr(ColumnarReader, "read", never_silent)
     monkeypatch.setattr(limits, "TICK_SECONDS", 0.01)
