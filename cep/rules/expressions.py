@@ -25,6 +25,7 @@ milliseconds since the epoch, and ``.dt`` takes their parts.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -60,16 +61,16 @@ _SYMBOLS = {
 }
 
 
-class Expr:
+class Expr(ABC):
     """A node of an expression tree."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]  # `==` builds a node, so trees cannot be dict keys; use `.key`.
 
     @property
+    @abstractmethod
     def key(self) -> Key:
         """The structure as nested tuples; equal keys mean equal expressions."""
-        raise NotImplementedError  # pragma: no cover
 
     def children(self) -> tuple[Expr, ...]:
         """The nodes directly below."""

@@ -15,6 +15,7 @@ if they are one: a condition in them has no truth value. Compare their `key`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -98,7 +99,7 @@ class Quantifier:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Element:
+class _Element(ABC):
     """What steps and groups share: quantifiers and time limits.
 
     ``within_ns`` bounds a match from its first event to its last, ``gap_ns`` the
@@ -110,9 +111,9 @@ class _Element:
     gap_ns: int | None = field(default=None, kw_only=True)
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """How error messages call this element."""
-        raise NotImplementedError  # pragma: no cover
 
     @property
     def _time_key(self) -> Key:

@@ -1125,9 +1125,9 @@ def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
         if keys[k, K_HELD] >= 0:
             changed = True
             release(h, k, i)
-        if keys[k, K_COUNT] > most or keys[k, K_BINDINGS] > most_bound:
+        over = keys[k, K_COUNT] > most or keys[k, K_BINDINGS] > most_bound
+        if over and enforce_limits(h, k, now):
             changed = True
-            enforce_limits(h, k, now)
             if keys[k, K_HELD] >= 0:
                 # What was dropped may have been what a match was held back for.
                 release(h, k, i)
@@ -1160,8 +1160,8 @@ def measure(handle, lengths, hashes):
         lengths[j] = nodes[node, LENGTH]
         mixed = np.int64(0)
         while node >= 0:
-            mixed ^= nodes[node, ORDER] * 64 + nodes[node, VARIABLE]
-            mixed *= HASH_FACTOR
+            mixed = (mixed ^ nodes[node, ORDER]) * HASH_FACTOR
+            mixed = (mixed ^ nodes[node, VARIABLE]) * HASH_FACTOR
             mixed ^= mixed >> 29
             node = nodes[node, PREV]
         hashes[j] = mixed
