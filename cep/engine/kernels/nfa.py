@@ -10,6 +10,11 @@ first. What a match has bound is a chain of immutable, reference-counted nodes
 3. begins new ones,
 4. releases complete matches, under the rule's after-match strategy.
 
+Most events change nothing for most keys. That is told before any partial match is
+looked at: a table says what an event with certain bits can do in a state, and a
+key notes which states are occupied and the lowest (or highest) value that any of
+its partial matches compares with.
+
 Space is checked before an event is begun, so a call either takes an event
 whole or returns its index and the caller enlarges the arena and calls again.
 """
