@@ -54,7 +54,7 @@ class RunResult:
     counts
         Of each rule: matches, outputs, suppressed ones, timeouts.
     accounting
-        Of each stream: rows read, processed, late and buffered.
+        Of each stream: rows read, processed, late, duplicate and buffered.
     seconds
         Wall time of the run, loading not counted.
     """
@@ -148,13 +148,15 @@ def run_rules(
     accounting: dict[str, dict[str, int]] = {}
     events: list[DerivedEvent] = []
     lengths = {name: len(table) for name, table in tables.items()}
-    late = dict.fromkeys(tables, 0)
+    late, duplicate = dict.fromkeys(tables, 0), dict.fromkeys(tables, 0)
     size = batch_rows or max([1, *lengths.values()])
     for at in range(0, max([0, *lengths.values()]), size):
         for name, table in tables.items():
             part = table.slice(min(at, len(table)), min(at + size, len(table)))
             batch = operator.ingest(part, ordering.number[name])
-            late[name] += int(ordering.add(batch).sum())
+            judged = ordering.add(batch)
+            late[name] += int(judged.late.sum())
+            duplicate[name] += int(judged.duplicate.sum())
         events += operator.step(*ordering.release()).events
     if end:
         ordering.end()
@@ -163,8 +165,9 @@ def run_rules(
     for name, n in lengths.items():
         accounting[name] = {
             "read": n,
-            "processed": n - late[name] - waiting[name],
+            "processed": n - late[name] - duplicate[name] - waiting[name],
             "late": late[name],
+            "duplicate": duplicate[name],
             "buffered": waiting[name],
         }
     return RunResult(events, operator.counts(), accounting, time.perf_counter() - began)

@@ -12,12 +12,15 @@ clock: the entry ids of all streams, never the wall clock, so that a replay
 sees the same time. Lateness counts that in from the stream's own entry ids
 alone, which makes it independent of what other streams did meanwhile. A stream
 that was never heard counts as silent since the first entry of any stream.
+
+An event whose id an earlier one of its stream had, and not below the watermark,
+is a duplicate and not kept either (`cep.engine.recent_ids`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -40,12 +43,22 @@ class InputStream:
     """How one input stream's time is judged.
 
     ``max_out_of_orderness_ns`` is how far its watermark trails; ``idle_ns`` how
-    long it may be silent before time goes on without it, None for never.
+    long it may be silent before time goes on without it, None for never;
+    ``deduplicate`` whether an event with the id of one not below the watermark
+    is a copy of it.
     """
 
     name: str
     max_out_of_orderness_ns: int = 0
     idle_ns: int | None = None
+    deduplicate: bool = True
+
+
+class Judged(NamedTuple):
+    """Which arrivals are not kept: ``(n,)`` each, none both."""
+
+    late: NDArray[np.bool_]
+    duplicate: NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -77,6 +90,12 @@ class Ordering:
                 f"The input streams are {', '.join(names) or 'none'}.",
                 "Name at least one, each once.",
             )
+        # Kernels are loaded by who runs something, not by who defines it.
+        from cep.engine.recent_ids import RecentIds
+
+        self._recent = [
+            RecentIds() if stream.deduplicate else None for stream in self.streams
+        ]
         self.number = {name: i for i, name in enumerate(names)}
         self.clocks = [_Clock() for _ in names]
         self.arrival_ms = -1
@@ -90,16 +109,16 @@ class Ordering:
         """How many rows are held back."""
         return sum(map(len, self._waiting))
 
-    def add(self, batch: Batch) -> NDArray[np.bool_]:
-        """Take in arrivals of one stream, in entry id order; returns which are late.
+    def add(self, batch: Batch) -> Judged:
+        """Take in arrivals of one stream, in entry id order.
 
-        Late rows are not kept. The result does not depend on how arrivals are
-        cut into batches; of batches that were read together, the one with the
-        first entry comes first.
+        Returns which are late or duplicates; those are not kept. The result
+        does not depend on how arrivals are cut into batches; of batches that were
+        read together, the one with the first entry comes first.
         """
         n = len(batch)
         if not n:
-            return np.zeros(0, np.bool_)
+            return Judged(np.zeros(0, np.bool_), np.zeros(0, np.bool_))
         number = int(batch.stream[0])
         stream, clock = self.streams[number], self.clocks[number]
         times = batch.time
@@ -129,15 +148,25 @@ class Ordering:
             int(marks[-1]), clock.largest - stream.max_out_of_orderness_ns
         )
         clock.arrived_ms = max(clock.arrived_ms, min(int(batch.entry_ms[-1]), LAST_MS))
-        kept = batch.take(~late) if late.any() else batch
+        recent = self._recent[number]
+        if recent is None:
+            duplicate = np.zeros(n, np.bool_)
+        else:
+            duplicate = recent.judge(batch, marks, late)
+        gone = late | duplicate
+        kept = batch.take(~gone) if gone.any() else batch
         if len(kept):
             self._waiting.append(kept)
-        return late
+        return Judged(late, duplicate)
 
     def put_back(self, batch: Batch) -> None:
         """Hold rows that were judged before (after a restart)."""
         if len(batch):
             self._waiting.append(batch)
+        for number in np.unique(batch.stream).tolist():
+            recent = self._recent[number]
+            if recent is not None:
+                recent.put_back(batch.take(batch.stream == number))
 
     def arrived(self, arrival_ms: int) -> None:
         """Tell the arrival clock: every entry up to this id's time has been read."""

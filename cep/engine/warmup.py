@@ -50,6 +50,7 @@ def warm_up_windows() -> None:
     trade = trade.where((e.price > high) | (e.price < prev(e.price)))
     rule = build_rule("warm-up", trade, [emit()], key="symbol")
     _restart(_run(rule, windows_only=True))
+    _order()
 
 
 def warm_up_matching() -> None:
@@ -82,6 +83,17 @@ def _restart(operator: Operator) -> None:
     other.restore(operator.snapshot())
     other.step(other.ingest(_trades().slice(0, 0), 0), END_OF_TIME)
     other.sweep(END_OF_TIME)
+
+
+def _order() -> None:
+    """Compile what finding duplicates needs."""
+    from cep.engine.operator import Operator
+    from cep.engine.ordering import InputStream, Ordering
+    from cep.rules import build_rule, emit, on
+
+    operator = Operator([build_rule("warm-up", on("market.trade"), [emit()])])
+    ordering = Ordering([InputStream("market.events")], operator.plan.column_count)
+    ordering.add(operator.ingest(_trades(), 0))
 
 
 def _trades() -> EventColumns:

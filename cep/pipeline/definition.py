@@ -35,6 +35,7 @@ def stream(
     *,
     max_out_of_orderness: str | timedelta = DEFAULT_OUT_OF_ORDERNESS,
     idle: str | timedelta | None = DEFAULT_IDLE,
+    deduplicate: bool = True,
     on_gap: OnGap | None = None,
 ) -> PipelineStream:
     """Name an input stream and say how its time is judged.
@@ -49,6 +50,10 @@ def stream(
         trails what arrives elsewhere by so much. A stream never heard has been
         silent since the first entry of any stream. None: never, which is right
         when history is replayed in several parts.
+    deduplicate
+        Whether an event with the id of an earlier one that is not below the
+        stream's watermark is a copy, as of a publisher that tried again: it is
+        counted as a duplicate, gets a row, and is not processed.
     on_gap
         What to do when entries were lost before they were read, as the stream
         was trimmed or deleted: "skip" writes a dead letter that says how many,
@@ -63,6 +68,7 @@ def stream(
         name,
         duration_ns(max_out_of_orderness, allow_zero=True),
         None if idle is None else duration_ns(idle),
+        deduplicate,
         None if on_gap is None else _checked_on_gap(on_gap),
     )
 

@@ -1,6 +1,7 @@
 """What a pipeline writes to streams: outputs and dead letters, as entry fields.
 
-A dead letter says why and from where: ``kind`` (late, quarantine, gap, output),
+A dead letter says why and from where: ``kind`` (late, duplicate, quarantine, gap,
+output),
 ``reason``, ``stream``, ``entry_id``, ``detail``, the first 4 kB of the entry as
 ``raw`` with its whole ``raw_length`` and ``sha256``, and the ``pipeline``.
 """
@@ -8,6 +9,7 @@ A dead letter says why and from where: ``kind`` (late, quarantine, gap, output),
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cep.events.codec import encode
@@ -59,26 +61,20 @@ def dead_letter(pipeline: str, kind: str, row: BadRow) -> list[bytes]:
     return _words(fields)
 
 
-def late_letter(
-    pipeline: str, stream: str, entry_id: str, event_ms: int, raw: BadRow | None
-) -> list[bytes]:
-    """Return a late event as the words of an entry; ``raw`` None: it is gone."""
+def late_letter(pipeline: str, raw: BadRow, event_ms: int) -> list[bytes]:
+    """Return a late event, given by its bytes, as the words of an entry."""
     detail = (
         f"its event time {format_timestamp(event_ms)} was below the "
         "stream's watermark when it arrived"
     )
-    empty = BadRow(stream, entry_id, "", "", b"", 0, hashlib.sha256().hexdigest())
-    source = raw or empty
-    row = BadRow(
-        stream,
-        entry_id,
-        "late",
-        detail,
-        source.raw,
-        source.raw_length,
-        source.sha256,
-    )
-    return dead_letter(pipeline, "late", row)
+    return dead_letter(pipeline, "late", replace(raw, reason="late", detail=detail))
+
+
+def duplicate_letter(pipeline: str, raw: BadRow, event_id: str) -> list[bytes]:
+    """Return a copy of an event, given by its bytes, as the words of an entry."""
+    detail = f"an earlier entry of the stream has its id {event_id}"
+    row = replace(raw, reason="duplicate", detail=detail)
+    return dead_letter(pipeline, "duplicate", row)
 
 
 def refused_output(pipeline: str, derived: DerivedEvent, problem: str) -> list[bytes]:

@@ -10,13 +10,23 @@ from cep.bus.connection import clear_errors
 from cep.engine.ordering import NS_PER_MS, Ordering
 from cep.errors import GapError, UsageError
 from cep.events.columns import BadRow
+from cep.events.ids import words_to_ulid
 from cep.pipeline import limits
 from cep.pipeline.accounting import Accounting
-from cep.pipeline.entries import dead_letter, gap_letter, late_letter, vanished
+from cep.pipeline.entries import (
+    dead_letter,
+    duplicate_letter,
+    gap_letter,
+    late_letter,
+    vanished,
+)
 from cep.pipeline.gaps import Gaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from cep.bus.page import StreamPage
     from cep.engine.batch import Batch
@@ -165,10 +175,12 @@ class Intake:
                 self._pending.add(self._store.dlq, letter)
             number = self.ordering.number[page.stream]
             batch = self._operator.ingest(page.columns, number)
-            late = self.ordering.add(batch)
-            if late.any():
+            late, duplicate = self.ordering.add(batch)
+            gone = late | duplicate
+            if gone.any():
                 counts.late += int(late.sum())
-                self._put_aside(page.stream, batch.take(late))
+                counts.duplicate += int(duplicate.sum())
+                self._put_aside(page.stream, batch.take(gone), late[gone])
         if pages:
             # An entry of a stream that is not read to its end may lie before
             # those of the others: the arrival clock waits for it.
@@ -193,21 +205,23 @@ class Intake:
         last = min(more, key=lambda name: clocks[number[name]].watermark)
         self.reader.paused = self.ordering.ahead_of(last, limits.ROWS_AHEAD)
 
-    def _put_aside(self, stream: str, late: Batch) -> None:
-        ids = _entry_ids(late)
+    def _put_aside(self, stream: str, rows: Batch, late: NDArray[np.bool_]) -> None:
+        """Write rows of what is late, or else a duplicate, with its bytes."""
+        ids = _entry_ids(rows)
         with clear_errors(self._client):
             pipe = self._client.pipeline(transaction=False)
             for entry_id in ids:
                 pipe.xrange(stream, entry_id, entry_id)
             found = pipe.execute()
-        for entry_id, event_ns, entry in zip(
-            ids, late.time.tolist(), found, strict=True
-        ):
-            raw = None
-            if entry:
-                pairs = list(entry[0][1].items())
-                raw = BadRow.of(stream, entry_id, "late", "", pairs)
-            words = late_letter(self._me, stream, entry_id, event_ns // NS_PER_MS, raw)
+        for i, (entry_id, entry) in enumerate(zip(ids, found, strict=True)):
+            fields = entry[0][1].items() if entry else ()  # it may be gone
+            raw = BadRow.of(stream, entry_id, "", "", fields)
+            if late[i]:
+                words = late_letter(self._me, raw, int(rows.time[i]) // NS_PER_MS)
+            else:
+                mask = (1 << 64) - 1
+                halves = int(rows.id_hi[i]) & mask, int(rows.id_lo[i]) & mask
+                words = duplicate_letter(self._me, raw, words_to_ulid(*halves))
             self._pending.add(self._store.dlq, words)
 
     def _note_once(self, text: str) -> None:

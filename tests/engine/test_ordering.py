@@ -19,11 +19,17 @@ MS = NS_PER_MS
 
 
 def rows(stream, *arrivals):
-    """Rows of (entry ms, entry seq, event ms) of one stream."""
-    ms, seq, time = (np.array(part, np.int64) for part in zip(*arrivals, strict=True))
+    """Rows of (entry ms, entry seq, event ms) of one stream, and the id's number.
+
+    Without a number the ids of all rows differ.
+    """
+    parts = zip(*(row[:3] for row in arrivals), strict=True)
+    ms, seq, time = (np.array(part, np.int64) for part in parts)
     none = np.zeros(len(ms), np.int64)
+    lo = np.array([row[3] if len(row) > 3 else row[1] for row in arrivals], np.int64)
+    hi = np.array([0 if len(row) > 3 else row[0] for row in arrivals], np.int64)
     number = np.full(len(ms), stream)
-    ints = np.array([time * MS, number, ms, seq, none, none, none])
+    ints = np.array([time * MS, number, ms, seq, none, hi, lo])
     return Batch(ints, np.zeros((1, len(ms))))
 
 
@@ -52,9 +58,10 @@ def made_streams(random_):
 
 
 def made_arrivals(random_, n=120):
-    """Of each stream (entry ms, entry seq, event ms), in entry id order.
+    """Of each stream (entry ms, entry seq, event ms, id), in entry id order.
 
-    Streams begin at different times and fall silent; some events are old.
+    Streams begin at different times and fall silent; some events are old, some
+    have the id of an earlier one, with its time or another.
     """
     silent_until = [random_.choice([0, 0, 150]) for _ in range(3)]
     arrivals, now = [[], [], []], 1000
@@ -67,7 +74,11 @@ def made_arrivals(random_, n=120):
             silent_until[number] = now - 1000 + 150
         seq = sum(1 for ms, *_ in arrivals[number] if ms == now)
         time = now - random_.choice([0, 0, 1, 3, 30, 90])
-        arrivals[number].append((now, seq, time))
+        event_id = len(arrivals[number])
+        if arrivals[number] and random_.random() < 0.2:
+            *_, time_then, event_id = random_.choice(arrivals[number][-8:])
+            time = random_.choice([time, time_then])
+        arrivals[number].append((now, seq, time, event_id))
     return arrivals
 
 
@@ -77,7 +88,7 @@ class Reads:
     def __init__(self, streams, arrivals):
         self.ordering = Ordering(streams, 1)
         self.arrivals, self.positions = arrivals, [0] * len(arrivals)
-        self.late, self.released = set(), []
+        self.late, self.duplicate, self.released = set(), set(), []
 
     def read(self, now, count, limit):
         """Read up to ``count`` rows of each stream that arrived by ``now``."""
@@ -91,8 +102,9 @@ class Reads:
             if len(page) == count:
                 behind.append(page[-1][0])
         for page in sorted(pages, key=lambda page: page.entry_ms[0]):
-            late = self.ordering.add(page)
+            late, duplicate = self.ordering.add(page)
             self.late.update(ids_of(page.take(late)))
+            self.duplicate.update(ids_of(page.take(duplicate)))
         if pages:
             ends = [int(page.entry_ms[-1]) for page in pages]
             self.ordering.arrived(min(behind, default=max(ends)))
@@ -117,7 +129,8 @@ def test_what_is_late_and_what_is_released_does_not_depend_on_the_reads(seed):
     at_once = Reads(streams, arrivals)
     at_once.read(last, 10_000, None)
     at_once.end()
-    assert len(at_once.released) + len(at_once.late) == sum(map(len, arrivals))
+    gone = len(at_once.late) + len(at_once.duplicate)
+    assert len(at_once.released) + gone == sum(map(len, arrivals))
 
     for _ in range(5):
         others = Reads(streams, arrivals)
@@ -142,6 +155,7 @@ def test_what_is_late_and_what_is_released_does_not_depend_on_the_reads(seed):
             pass
         others.end()
         assert others.late == at_once.late
+        assert others.duplicate == at_once.duplicate
         assert others.released == at_once.released
 
 
@@ -187,8 +201,55 @@ def test_rows_at_the_watermark_wait():
 
 def test_an_event_at_its_own_watermark_is_not_late():
     ordering = Ordering([InputStream("a", 10 * MS)], 1)
-    late = ordering.add(rows(0, (1, 0, 100), (2, 0, 90), (3, 0, 89), (4, 0, 95)))
+    late, _ = ordering.add(rows(0, (1, 0, 100), (2, 0, 90), (3, 0, 89), (4, 0, 95)))
     assert late.tolist() == [False, False, True, False]
+
+
+def expected_duplicates(arrivals, bound):
+    """Of one stream that never idles, by the definition."""
+    found, kept, largest = set(), [], -(10**12)
+    for ms, seq, time, event_id in arrivals:
+        mark = largest - bound
+        largest = max(largest, time)
+        if time < mark:
+            continue
+        if any(earlier == event_id and then >= mark for earlier, then in kept):
+            found.add((0, ms, seq))
+        else:
+            kept.append((event_id, time))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("bound", [0, 5, 40, 200])
+def test_duplicates_are_what_the_definition_says(seed, bound):
+    arrivals = made_arrivals(random.Random(seed), 300)[0]
+    ordering = Ordering([InputStream("a", bound * MS)], 1)
+    page = rows(0, *arrivals)
+    late, duplicate = ordering.add(page)
+    assert not (late & duplicate).any()
+    assert set(ids_of(page.take(duplicate))) == expected_duplicates(arrivals, bound)
+
+
+def test_streams_that_say_so_are_not_looked_at_for_duplicates():
+    page = rows(0, (1, 0, 100, 7), (2, 0, 100, 7))
+    for deduplicate in (True, False):
+        ordering = Ordering([InputStream("a", 0, None, deduplicate)], 1)
+        assert ordering.add(page).duplicate.tolist() == [False, deduplicate]
+        assert len(ordering) == 2 - deduplicate
+
+
+def test_equal_ids_of_two_streams_are_two_events():
+    ordering = Ordering([InputStream("a"), InputStream("b")], 1)
+    for number in (0, 1):
+        assert not ordering.add(rows(number, (1, 0, 100, 7))).duplicate.any()
+
+
+def test_an_id_may_come_again_once_its_event_is_below_the_watermark():
+    ordering = Ordering([InputStream("a", 10 * MS)], 1)
+    page = rows(0, (1, 0, 100, 7), (2, 0, 110, 8), (3, 0, 111, 7), (4, 0, 112, 7))
+    assert ordering.add(page).duplicate.tolist() == [False, False, True, False]
+    assert ordering.add(rows(0, (5, 0, 113, 7))).duplicate.tolist() == [True]
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"]])
@@ -201,7 +262,7 @@ def test_streams_are_named_once_and_at_least_one(names):
 def test_entry_ids_beyond_the_end_of_time_overflow_nothing(far):
     """A raw client may choose them; the stream's clock then stands at the end."""
     ordering = Ordering([InputStream("a", 0, MS), InputStream("b", 0, MS)], 1)
-    late = ordering.add(
+    late, _ = ordering.add(
         rows(0, (1, 0, 100), (far, 0, 101), (far, 1, 9_000_000_000_000))
     )
     assert late.tolist() == [False, True, True]

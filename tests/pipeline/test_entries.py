@@ -7,7 +7,7 @@ import pytest
 from cep import avg, e, emit, m, on, rule, seq
 from cep.events.columns import BadRow
 from cep.pipeline import stream
-from cep.pipeline.entries import dead_letter, late_letter, vanished
+from cep.pipeline.entries import dead_letter, duplicate_letter, late_letter, vanished
 
 pytestmark = pytest.mark.redis
 
@@ -222,8 +222,8 @@ def test_a_dead_letter_keeps_the_bytes_as_they_were():
 def test_letters_of_every_kind_have_the_same_fields():
     letters = [
         dead_letter("p", "quarantine", ROW),
-        late_letter("p", "s", "1-2", T, ROW),
-        late_letter("p", "s", "1-2", T, None),
+        late_letter("p", ROW, T),
+        duplicate_letter("p", ROW, "01J"),
         vanished("p", "s", "1-2"),
     ]
     assert len({tuple(fields_of(words)) for words in letters}) == 1
