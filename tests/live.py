@@ -147,7 +147,16 @@ def large():
     )
 
 
-RULES = (jump, run_up, request_then_trade, quiet, large)
+@rule("swings", key="symbol")
+def swings():
+    window = on("market.trade").hopping("500ms", every="100ms")
+    wide = max(e.price) - min(e.price) > 12
+    return window.where((count() >= 3) & wide), emit(
+        begin=e.window_start, mean=avg(e.price), to=last(e.price)
+    )
+
+
+RULES = (jump, run_up, request_then_trade, quiet, large, swings)
 STREAMS = (
     stream(MARKET, max_out_of_orderness="250ms", idle=None),
     stream(AI, max_out_of_orderness="250ms", idle=None),

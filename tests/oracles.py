@@ -48,6 +48,34 @@ def session(rows, i, gap, key=None, where=None):
     return found if found and rows[i]["t"] - found[-1]["t"] < gap else []
 
 
+def closed_windows(rows, length, every, key=None):
+    """Return (end, key, begin, rows) of every window that holds a row, by end.
+
+    Windows are ``[n * every, n * every + length)``.
+    """
+    found = {}
+    for row in rows:
+        for begin in range(row["t"] - length + 1, row["t"] + 1):
+            if begin % every == 0:
+                place = (begin + length, row.get(key), begin)
+                found.setdefault(place, []).append(row)
+    ordered = sorted(found.items(), key=lambda item: item[0][0])
+    return [(*place, window) for place, window in ordered]
+
+
+def closed_sessions(rows, gap, key=None):
+    """Return (end, key, begin, rows) of every session; it ends ``gap`` after a row."""
+    found = []
+    for one in dict.fromkeys(row.get(key) for row in rows):
+        held = []
+        for row in [row for row in rows if row.get(key) == one]:
+            if not held or row["t"] - held[-1][-1]["t"] >= gap:
+                held.append([])
+            held[-1].append(row)
+        found += [(x[-1]["t"] + gap, one, x[0]["t"], x) for x in held]
+    return sorted(found, key=lambda window: window[0])
+
+
 def quantile(values, q):
     """Return a quantile at place ``q * (n - 1)``; None of nothing."""
     if not values:

@@ -4,6 +4,9 @@ A derived event's id is a ULID whose time is the completing event's time and
 whose random bits are a hash of rule, version, key, the contributing events'
 ids in binding order with the step that bound each, and the output's index. Same
 cause, same id, whatever cut the input into batches or restarted the process.
+
+A window that closed counts as its last event and its end: it may hold a million
+events, and rule, key and times say which.
 """
 
 from __future__ import annotations
@@ -33,8 +36,9 @@ class DerivedEvent:
     """An output of a rule, ready to be published.
 
     ``time_ns`` is the completing event's time (for an absence, when it became
-    certain); ``lineage`` the contributing events' ids in binding order, and
-    ``steps`` the step that bound each. ``timeout`` says that it tells of a partial
+    certain; for a window, its end); ``lineage`` the contributing events' ids in
+    binding order (of a window its last event's), and ``steps`` the step that bound
+    each. ``timeout`` says that it tells of a partial
     match that ran out of time.
     """
 
@@ -67,7 +71,9 @@ def cause_head(rule: Rule, key_canonical: str) -> bytes:
     """Return what a derived event's cause begins with: rule, key, version.
 
     Then come the output's index (4 bytes), of each bound event the id (16), and of
-    each the number of the step that bound it (2), all big-endian.
+    each the number of the step that bound it (2), all big-endian. If steps take
+    windows, the time of each follows (8): windows that overlap may end with the same
+    event.
     """
     # Every part has its length before it, so that no two causes read alike.
     parts = rule.name.encode(), key_canonical.encode()
@@ -83,6 +89,7 @@ def derived_events(
     key_canonical: str,
     ids: Sequence[tuple[int, int]],
     steps: Sequence[str],
+    times: Sequence[int],
     values: Sequence[Any],
     timeout: bool = False,
 ) -> Iterator[DerivedEvent]:
@@ -103,6 +110,8 @@ def derived_events(
     head = cause_head(rule, key_canonical)
     bound = [compiled.variables.index(step) for step in steps]
     packed += b"".join(number.to_bytes(2, "big") for number in bound)
+    if compiled.takes_windows:
+        packed += b"".join(time.to_bytes(8, "big", signed=True) for time in times)
     lineage = tuple(words_to_ulid(hi & mask, lo & mask) for hi, lo in ids)
     key_text = "/".join(key_parts)
     at = 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cep.engine.growth import doubled, grown
 from cep.engine.kernels.jit import kernel
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class KeySpace:
         self._numbers: dict[Key, int] = {}
         self._remap = np.full(64, -1, np.int64)
         self._free: list[int] = []
+        self._parts = np.zeros((0, len(columns)))
         if not columns:
             self.number(())
 
@@ -89,6 +91,7 @@ class KeySpace:
     def forget_codes(self) -> None:
         """Ask anew for each string's key, as when codes have changed."""
         self._remap = np.full(64, -1, np.int64)
+        self._parts = np.zeros((0, len(self.columns)))
 
     def release(self, number: int) -> None:
         """Forget a key; its number may be given to another."""
@@ -96,6 +99,7 @@ class KeySpace:
         assert key is not None
         del self._numbers[key]
         self.keys[number] = None
+        self._parts[number : number + 1] = np.nan
         self._free.append(number)
         if self.kinds == ("str",):
             code = self.strings.knows(str(key[0]))
@@ -141,6 +145,23 @@ class KeySpace:
         if kind == "bool":
             return bool(value)
         return int(value) if value.is_integer() else value
+
+    def columns_of(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return keys as `columns` hold them: shape (fields, n)."""
+        have = len(self._parts)
+        if have < len(self.keys):
+            rows = doubled(max(have, 16), len(self.keys))
+            self._parts = grown(self._parts, rows, np.nan)
+        found = self._parts[numbers]
+        new = np.unique(numbers[np.isnan(found).any(axis=1)])
+        for number in new.tolist():
+            key = self.keys[number]
+            assert key is not None
+            self._parts[number] = [
+                self.strings.code(str(value)) if kind in ("str", "json") else value
+                for value, kind in zip(key, self.kinds, strict=True)
+            ]
+        return (self._parts[numbers] if new.size else found).T
 
     def parts(self, number: int) -> tuple[str, ...]:
         """Return a key's values as text."""

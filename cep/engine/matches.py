@@ -39,9 +39,10 @@ class Matches:
         ``(n, leaves)``: the emitted values as the kernels hold them.
     offsets
         ``(n + 1,)``: where each one's bound events begin in the next three.
-    id_hi, id_lo, variable
-        Of each bound event, in binding order: its id, and the number of the step
-        (a place in ``steps``) that bound it.
+    id_hi, id_lo, variable, bound_ns
+        Of each bound event, in binding order: its id, the number of the step
+        (a place in ``steps``) that bound it, and its time. Of a window it is the id
+        of its last event, and its end.
     """
 
     compiled: CompiledRule
@@ -55,6 +56,7 @@ class Matches:
     id_hi: NDArray[np.int64]
     id_lo: NDArray[np.int64]
     variable: NDArray[np.int64]
+    bound_ns: NDArray[np.int64]
     _events: list[DerivedEvent] | None = field(default=None, repr=False)
     _keys: dict[int, tuple[tuple[str, ...], str]] | None = field(
         default=None, repr=False
@@ -102,6 +104,7 @@ class Matches:
             id_hi=self.id_hi[bound],
             id_lo=self.id_lo[bound],
             variable=self.variable[bound],
+            bound_ns=self.bound_ns[bound],
             _events=None,
         )
 
@@ -116,9 +119,18 @@ class Matches:
             heads[k] = head + output.to_bytes(4, "big")
         ids = np.stack([self.id_hi, self.id_lo], axis=1).astype(">i8").tobytes()
         bound = self.variable.astype(">u2").tobytes()
+        # Empty where all that is bound is events; see `cause_head`.
+        at = b""
+        if self.compiled.takes_windows:
+            at = self.bound_ns.astype(">i8").tobytes()
         offsets = self.offsets.tolist()
         digests = b"".join(
-            random_part(heads[k] + ids[16 * a : 16 * b] + bound[2 * a : 2 * b])
+            random_part(
+                heads[k]
+                + ids[16 * a : 16 * b]
+                + bound[2 * a : 2 * b]
+                + at[8 * a : 8 * b]
+            )
             for k, (a, b) in zip(self.key.tolist(), pairwise(offsets), strict=True)
         )
         words = np.frombuffer(digests, np.dtype([("hi", ">u2"), ("lo", ">u8")]))
@@ -138,6 +150,7 @@ class Matches:
         found: list[DerivedEvent] = []
         hi, lo = self.id_hi.tolist(), self.id_lo.tolist()
         steps = [compiled.variables[v] for v in self.variable.tolist()]
+        times = self.bound_ns.tolist()
         offsets, values = self.offsets.tolist(), self.values.tolist()
         kinds, texts = compiled.leaf_kinds, self.texts
         for j, (time_ns, k, timeout) in enumerate(
@@ -156,6 +169,7 @@ class Matches:
                 key_canonical=keys[k][1],
                 ids=list(zip(hi[span], lo[span], strict=True)),
                 steps=steps[span],
+                times=times[span],
                 values=[
                     leaf_value(value, kind, texts)
                     for value, kind in zip(values[j], kinds, strict=True)
@@ -189,6 +203,7 @@ class Matches:
             id_hi=joined("id_hi"),
             id_lo=joined("id_lo"),
             variable=joined("variable"),
+            bound_ns=joined("bound_ns"),
         )
 
 

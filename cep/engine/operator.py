@@ -24,6 +24,7 @@ from cep.engine.kernels import rows
 from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
 from cep.engine.predicates import Columns, Predicates
+from cep.engine.running_closes import RunningCloses
 from cep.engine.running_rule import RuleCounts, RunningRule
 from cep.engine.running_slots import RunningSlots
 from cep.engine.running_windows import RunningWindows
@@ -93,6 +94,7 @@ class Operator:
         self._predicates = Predicates(
             programs, [compiled.conditions for compiled in self.plan.compiled]
         )
+        self.closes = RunningCloses(self)
         self._windows: list[RunningWindows | RunningSlots] = [
             *(RunningWindows(group, self) for group in self.plan.windows),
             *(RunningSlots(group, self) for group in self.plan.slots),
@@ -204,8 +206,8 @@ class Operator:
                 part = batch.take(slice(begin, begin + PART_ROWS))
                 last = begin + PART_ROWS >= n
                 self._take_in(part, watermark_ns if last else LONG_AGO)
-        elif any(rule.is_due(watermark_ns) for rule in self._rules):
-            self._pass_time(watermark_ns)
+        elif self._is_due(watermark_ns):
+            self._take_in(batch, watermark_ns)
         outputs = Outputs()
         for rule in self._rules:
             found = rule.take_matches()
@@ -227,6 +229,18 @@ class Operator:
         for space in self.plan.keyspaces:
             space.forget_codes()
 
+    def _is_due(self, watermark_ns: int) -> bool:
+        """Whether anything happens if time passes to then."""
+        if self.closes.is_due(watermark_ns):
+            return True
+        return any(rule.is_due(watermark_ns) for rule in self._rules)
+
+    def waits_for_time(self) -> bool:
+        """Whether anything would come of time going on without an event."""
+        if self.closes.waits():
+            return True
+        return any(rule.counts().live_partials for rule in self._rules)
+
     def _pass_time(self, until_ns: int) -> None:
         none = np.zeros((0, 0), np.int64)
         for rule in self._rules:
@@ -234,22 +248,44 @@ class Operator:
 
     def fill(self, batch: Batch) -> NDArray[np.int64]:
         """Compute a batch's columns; returns the keys of its rows, (spaces, n)."""
-        spaces = self.plan.keyspaces
-        n = batch.ints.shape[1]
-        keys = np.empty((len(spaces), n), np.int64)
-        for number, space in enumerate(spaces):
-            space.number_rows(batch.cols, keys, number)
+        keys = self._keys(batch)
         for call in self.plan.calls:
             self._call(call, batch)
+        self._compute(batch, keys)
+        return keys
+
+    def _keys(self, batch: Batch) -> NDArray[np.int64]:
+        spaces = self.plan.keyspaces
+        keys = np.empty((len(spaces), batch.ints.shape[1]), np.int64)
+        for number, space in enumerate(spaces):
+            space.number_rows(batch.cols, keys, number)
+        return keys
+
+    def _compute(self, batch: Batch, keys: NDArray[np.int64]) -> None:
         for stage, columns in enumerate(self._columns):
             columns.fill(batch)
             for window in self._windows:
                 if window.group.stage == stage:
                     window.feed(batch, keys[window.group.keyspace], self._order)
-        return keys
 
     def _take_in(self, batch: Batch, until_ns: int) -> None:
-        keys = self.fill(batch)
+        if not self.closes:
+            keys = self.fill(batch)
+            self._match(batch, keys, until_ns)
+            return
+        keys = self._keys(batch)
+        for call in self.plan.calls:
+            self._call(call, batch)
+        if self.closes.needs_columns:
+            self._columns[0].fill(batch)
+        for part, told in self.closes.told(batch, keys, until_ns):
+            keys = self._keys(part)
+            self._compute(part, keys)
+            self.closes.settle(part, told)
+            self._match(part, keys, LONG_AGO)
+        self._pass_time(until_ns)
+
+    def _match(self, batch: Batch, keys: NDArray[np.int64], until_ns: int) -> None:
         bits = self._predicates.evaluate(batch)
         for rule in self._rules:
             rule.feed(batch, keys, bits, self._order, until_ns)
@@ -340,7 +376,7 @@ class Operator:
             for rule in self._rules
             if (at := rule.tripped_at) is not None
         }
-        return pack(EngineState(self._order, tripped))
+        return pack(EngineState(self._order, tripped, self.closes.until_ns))
 
     def restore(self, state: Mapping[str, bytes]) -> list[str]:
         """Put back a snapshot into a new operator.
@@ -356,9 +392,11 @@ class Operator:
         """
         parts = {part.prefix: part for part in self._parts}
         unknown = []
+        if _ENGINE_FIELD in state:
+            blob = state[_ENGINE_FIELD]
+            self._restore_engine(unpack(_ENGINE_FIELD, blob, EngineState))
         for name, blob in state.items():
             if name == _ENGINE_FIELD:
-                self._restore_engine(unpack(name, blob, EngineState))
                 continue
             kind, _, rest = name.partition("|")
             identity, _, key = rest.partition("|")
@@ -376,7 +414,7 @@ class Operator:
         return unknown
 
     def _restore_engine(self, state: EngineState) -> None:
-        self._order = state.order
+        self._order, self.closes.until_ns = state.order, state.closed_ns
         for rule in self._rules:
             if rule.prefix in state.tripped:
                 rule.trip(*state.tripped[rule.prefix])

@@ -16,7 +16,7 @@ from cep.engine.interner import Interner
 from cep.engine.kernels import nfa, slots, vm, windows
 from cep.engine.keyspace import KeySpace
 from cep.engine.program import Programs
-from cep.engine.window_plan import SlotGroup, WindowGroup
+from cep.engine.window_plan import Closing, SlotGroup, WindowGroup
 from cep.errors import RuleError
 from cep.rules.automaton import Automaton, build_automaton
 from cep.rules.expressions import (
@@ -31,7 +31,7 @@ from cep.rules.expressions import (
     reads_match,
 )
 from cep.rules.types import ENVELOPE, Checker, field_kind, payload_kinds
-from cep.rules.windows import Window
+from cep.rules.windows import Aggregate, Window, WindowType, event_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -97,6 +97,11 @@ class CompiledRule:
     conditions_in_table: int
     match_leaves: int
     emitted_fields: dict[str, set[str]]  # known fields of each emitted type
+
+    @property
+    def takes_windows(self) -> bool:
+        """Whether any step takes windows."""
+        return any(isinstance(x, WindowType) for x in self.rule.types)
 
     def type_table(self, types: int) -> NDArray[np.uint8]:
         """Return 1 for each of the engine's types that the rule sees."""
@@ -169,12 +174,14 @@ class Plan:
         self.rules = tuple(rules)
         self.strings = Interner()
         self.programs = Programs(self.strings)
-        self.types: list[str] = sorted({t for rule in rules for t in rule.sources})
+        seen = {t for rule in rules for t in (*rule.types, *rule.sources)}
+        self.types: list[str] = sorted(seen)
         self.inputs: dict[int, InputColumn] = {}
         self.calls: list[PythonColumn] = []
         self.filled: list[tuple[int, int, int]] = []
         self.windows: list[WindowGroup] = []
         self.slots: list[SlotGroup] = []
+        self.closings: list[Closing] = []
         self.keyspaces: list[KeySpace] = []
         self.column_count = 0
         self._columns: dict[Key, int] = {}
@@ -189,9 +196,10 @@ class Plan:
 
     def reads(self) -> dict[str, set[str]]:
         """Return the payload and envelope (``@name``) fields to load, by event type."""
-        wanted: dict[str, set[str]] = {t: set() for t in self.types}
+        types = [t for t in self.types if not isinstance(t, WindowType)]
+        wanted: dict[str, set[str]] = {t: set() for t in types}
         for column in self.inputs.values():
-            for event_type in self.types:
+            for event_type in types:
                 if column.name in payload_kinds(event_type):
                     wanted[event_type].add(column.name)
                 elif column.name in ("correlation_id", "user_id"):
@@ -283,19 +291,27 @@ class Plan:
         if window.span.kind in ("previous", "all"):
             return self.slot_column(window, scope)
         by = scope.rule_key if window.by is None else window.by
-        looks, source = scope.types, scope.narrowed(window.of or scope.types)
-        where = None if window.where is None else window.where.key
+        looks = scope.types
+        source = scope.narrowed(window.source or event_types(looks))
+        span, condition = window.span, window.condition
+        if span.kind == "step":
+            (taken,) = looks
+            assert isinstance(taken, WindowType)
+            span = taken.span
+            if not window.source:
+                condition = _both(taken.where, condition)
+        where = None if condition is None else condition.key
         stage = stage_of(window)
-        identity: Key = (source.types, by, window.span.key, where)
+        identity: Key = (source.types, by, span.key, where)
         identity += (stage,) if stage else ()
         group = self._groups.get(identity)
         if group is None:
             enters = None
-            if window.where is not None:
-                enters = self._program_column(window.where, source)
+            if condition is not None:
+                enters = self._program_column(condition, source)
             space = self.keyspace(by, sorted({*looks, *source.types}))
             group = WindowGroup(
-                source.types, enters, space, window.span, _digest(identity), stage
+                source.types, enters, space, span, _digest(identity), stage
             )
             self._groups[identity] = group
             self.windows.append(group)
@@ -322,6 +338,14 @@ class Plan:
             group.parameters.append(window.parameter or 0.0)
         return self._columns[key]
 
+    def _close(self, window: WindowType, scope: _EventScope) -> None:
+        """Let rows tell of a step's windows when they close."""
+        held = self.window_column(Aggregate("count", ()), scope)
+        if all(x.type != window for x in self.closings):
+            group = next(x for x in self.windows if held in x.columns)
+            code = self.types.index(window)
+            self.closings.append(Closing(window, code, group, held))
+
     def _value_column(self, value: Expr, scope: _EventScope) -> tuple[int, str]:
         """Return the column of what is aggregated, and whether it holds codes."""
         kind = Checker("", scope.types, {}, scope.rule_key).kind(value)
@@ -331,6 +355,9 @@ class Plan:
 
     def _compile(self, rule: Rule) -> CompiledRule:
         automaton = build_automaton(rule)
+        for window in rule.types:
+            if isinstance(window, WindowType):
+                self._close(window, _EventScope(self, (window,), rule.key))
         variables = [step.name or "" for step in rule.steps]
         scope = _RuleScope(self, rule, variables)
         conditions: dict[Key, int] = {}
@@ -457,6 +484,12 @@ class Plan:
                 column = self._program_column(event, inner)
             watches[j] = _WATCHED[op], column, self.programs.add(match, inner)
         return watches
+
+
+def _both(left: Expr | None, right: Expr | None) -> Expr | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left & right
 
 
 def stage_of(window: Window) -> int:

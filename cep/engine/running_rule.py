@@ -222,9 +222,9 @@ class RunningRule:
         order = order[keep[order]]
         offsets = np.zeros(order.size + 1, np.int64)
         np.cumsum(lengths[order], out=offsets[1:])
-        hi, lo, variable = (np.empty(offsets[-1], np.int64) for _ in range(3))
+        hi, lo, variable, at = (np.empty(offsets[-1], np.int64) for _ in range(4))
         picked, values = rows[order], arena.outv[order]
-        nfa.take_out(self._handle, order, offsets, hi, lo, variable)
+        nfa.take_out(self._handle, order, offsets, hi, lo, variable, at)
         timeout = picked[:, nfa.O_TIMEOUT] != 0
         timeouts = int(timeout.sum())
         rule = compiled.rule
@@ -244,6 +244,7 @@ class RunningRule:
                     hi,
                     lo,
                     variable,
+                    at,
                 )
             )
 

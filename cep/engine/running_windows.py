@@ -47,6 +47,7 @@ class RunningWindows:
         roles = windows.ENTERS * operator.types_mask(group.types)
         roles += windows.LOOKS * operator.types_mask(group.looks)
         self.tables = group.tables(roles)
+        self.closes, self.told_as = operator.closes, operator.closes.number_of(group)
         self._hold()
 
     @property
@@ -174,6 +175,7 @@ class RunningWindows:
                 self.names,
                 self.pair_names,
                 list(texts),
+                self.closes.facts(self.told_as, k) if self.told_as >= 0 else [],
             )
             yield name, pack(state)
 
@@ -204,6 +206,8 @@ class RunningWindows:
         for column, present in self._text_columns(rows):
             rows[present, column] = codes[state.text_places(rows[present, column])]
         self._put_back(k, times, rows, state.order)
+        if self.told_as >= 0 and state.closing:
+            self.closes.restore(self.told_as, k, times, state.closing)
         # Inserting the rows again rounds the sums afresh; as they stood they are
         # part of the state so that a restart changes no bit.
         t = self.tables
@@ -244,6 +248,8 @@ class RunningWindows:
                 past = (past // span.every + 1) * span.every - 1
             left |= keys[:, windows.K_LAST] <= past
         idle &= left
+        if self.told_as >= 0:
+            self.closes.mark_idle(self.told_as, idle)
 
     def forget(self, k: int) -> str:
         """Drop a key's rows; returns its state field."""

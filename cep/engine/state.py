@@ -33,10 +33,12 @@ class EngineState(msgspec.Struct):
     """What belongs to no key: the number of events so far, and rules that tripped.
 
     ``tripped`` maps a rule's identity to the event time at which it stopped, and why.
+    Windows that ended by ``closed_ns`` have been told of.
     """
 
     order: Int64
     tripped: dict[str, tuple[Int64, Int64]] = {}
+    closed_ns: Int64 = -(2**63)
 
 
 class WindowState(msgspec.Struct, array_like=True):
@@ -44,7 +46,9 @@ class WindowState(msgspec.Struct, array_like=True):
 
     ``names`` says which values the columns of ``rows`` hold, and ``pairs`` which
     pairs of them have sums; values that are strings are places in ``texts``.
-    ``order`` says which of the engine's events was the last that entered.
+    ``order`` says which of the engine's events was the last that entered. Where steps
+    take the windows when they close, ``closing`` is the last event's id in two words
+    and when its session began; else it is empty.
     """
 
     times: bytes  # int64, ns
@@ -55,6 +59,7 @@ class WindowState(msgspec.Struct, array_like=True):
     names: list[str]
     pairs: list[str]
     texts: list[str]
+    closing: list[Int64] = []
 
     def arrays(
         self,
@@ -70,6 +75,7 @@ class WindowState(msgspec.Struct, array_like=True):
         table = _table(self.sums, np.float64, sums.SUMS_WIDTH, len(self.names))
         pairs = _table(self.pair_sums, np.float64, sums.PAIRS_WIDTH, len(self.pairs))
         _need(len(times) > 0 and bool((np.diff(times) >= 0).all()))
+        _need(len(self.closing) in (0, 3))
         _need(len({name[:12] for name in self.names}) == len(self.names))
         present = ~np.isnan(rows)
         _need(bool((np.abs(rows[present]) <= windows.LARGEST).all()))

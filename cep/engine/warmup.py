@@ -43,6 +43,7 @@ def warm_up() -> None:
 
 def warm_up_windows() -> None:
     """Compile what windows need, by two made-up trades."""
+    from cep.engine.operator import Operator
     from cep.rules import build_rule, e, emit, max, on, prev
 
     high = max(e.price).where(e.price > 0).over("1s")
@@ -51,6 +52,13 @@ def warm_up_windows() -> None:
     rule = build_rule("warm-up", trade, [emit()], key="symbol")
     _restart(_run(rule, windows_only=True))
     _order()
+    window = on("market.trade").tumbling("1s")
+    rule = build_rule("warm-up", window, [emit()], key="symbol")
+    operator = Operator([rule])
+    batch = operator.ingest(_trades(), 0)
+    for _ in operator.closes.told(batch, operator.fill(batch), 0):
+        pass
+    Operator([rule]).restore(operator.snapshot())
 
 
 def warm_up_matching() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cep.rules.expressions import Key
-    from cep.rules.windows import Span
+    from cep.rules.windows import Span, WindowType
 
 _SUMS = {
     "sum": sums.KEEPS_SUM,
@@ -91,6 +91,11 @@ class WindowGroup:
     queues: int = 0
     trees: int = 0
 
+    @property
+    def columns(self) -> list[int]:
+        """The batch columns that aggregates are written to."""
+        return [column for _, _, column in self.aggregates]
+
     def value(self, key: Key, column: int, kind: str) -> int:
         """Return the number of a value."""
         for number, value in enumerate(self.values):
@@ -148,6 +153,20 @@ class WindowGroup:
             queues=np.zeros((64, self.queues), np.int64),
             nodes=np.zeros((64, ordered.NODE_WIDTH * trees), np.int64),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Rows that tell of the windows of a group when they close.
+
+    ``code`` is their type's; ``held`` the batch column that says how many events a
+    window holds.
+    """
+
+    type: WindowType
+    code: int
+    group: WindowGroup
+    held: int
 
 
 @dataclass(slots=True)

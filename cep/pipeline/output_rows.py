@@ -413,6 +413,7 @@ def _sample(compiled: CompiledRule, index: int, values: list[Any]) -> DerivedEve
         key_canonical="",
         ids=[(_CAUSE, _CAUSE)],
         steps=compiled.variables[:1],
+        times=[NS_PER_MS],
         values=values,
         timeout=timeout,
     )

@@ -108,8 +108,7 @@ class Session:
         """Whether anything would happen if only time went on."""
         if all(stream.idle_ns is None for stream in self.ordering.streams):
             return False
-        live = any(c.live_partials for c in self.operator.counts().values())
-        return bool(len(self.ordering)) or live
+        return bool(len(self.ordering)) or self.operator.waits_for_time()
 
     def _process(self) -> None:
         while True:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cep.clock import format_duration
 from cep.rules.expressions import BoundAggregate, BoundField, Expr, Field
 from cep.rules.patterns import Sequence, Step
-from cep.rules.windows import Window
+from cep.rules.windows import Window, WindowType, event_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,12 +53,13 @@ def described(rule: Rule) -> str:
 
 def fields_read(rule: Rule) -> dict[str, set[str]]:
     """Return the fields that a rule reads, by event type; its key's among them."""
-    reads: dict[str, set[str]] = {t: set(rule.key) for t in rule.types}
+    reads = {t: set(rule.key) for t in event_types(rule.types)}
     bound = {step.name: step.types for step in rule.steps}
 
     def note(types: Iterable[str], names: Iterable[str]) -> None:
         for event_type in types:
-            reads.setdefault(event_type, set()).update(names)
+            if not isinstance(event_type, WindowType):
+                reads.setdefault(event_type, set()).update(names)
 
     for expr, types in everything(rule):
         for node in expr.walk():
@@ -68,8 +69,11 @@ def fields_read(rule: Rule) -> dict[str, set[str]]:
                 if node.name is not None:
                     note(bound[node.step], [node.name])
             elif isinstance(node, Window):
-                entering = node.of or types
-                note({*entering, *types}, rule.key if node.by is None else node.by)
+                entering = node.source or types
+                note(
+                    {*event_types(entering), *types},
+                    rule.key if node.by is None else node.by,
+                )
     return dict(sorted(reads.items()))
 
 
@@ -92,7 +96,8 @@ def everything(rule: Rule) -> Iterator[tuple[Expr, Types]]:
         yield expr, types
         for node in expr.walk():
             if isinstance(node, Window):
-                waiting += [(inner, node.of or types) for inner in node.inputs]
+                entering = event_types(node.source or types)
+                waiting += [(inner, entering) for inner in node.inputs]
 
 
 def _conditions(group: Sequence, rule: Rule) -> Iterator[tuple[Expr, Types]]:
@@ -102,8 +107,11 @@ def _conditions(group: Sequence, rule: Rule) -> Iterator[tuple[Expr, Types]]:
             yield element.quantifier.until, types
         if isinstance(element, Sequence):
             yield from _conditions(element, rule)
-        elif element.condition is not None:
-            yield element.condition, types
+        else:
+            if element.entering is not None:
+                yield element.entering, event_types(types)
+            if element.condition is not None:
+                yield element.condition, types
 
 
 def _windows(rule: Rule) -> list[str]:
@@ -113,8 +121,9 @@ def _windows(rule: Rule) -> list[str]:
             if isinstance(node, Window):
                 by = rule.key if node.by is None else node.by
                 per = f"per {', '.join(by)}" if by else "over all keys"
-                entering = " and ".join(node.of or types)
-                found.add(f"{node} of {entering}, {per}")
+                entering = " and ".join(event_types(node.source or types))
+                where = " in the step's window" if node.span.kind == "step" else ""
+                found.add(f"{node}{where} of {entering}, {per}")
     return sorted(found)
 
 
@@ -135,9 +144,18 @@ def _pattern(group: Sequence, indent: str) -> Iterator[str]:
             yield f"{lead} group{often}{_soon(element)}:"
             yield from _pattern(element, indent + "  ")
             continue
-        types = " or ".join(element.types)
+        types = _taken(element)
         where = "" if element.condition is None else f" where {element.condition}"
         yield f"{lead} {element.name}{often}: {types}{where}{_soon(element)}"
+
+
+def _taken(step: Step) -> str:
+    """Say what a step takes."""
+    types = " or ".join(event_types(step.types))
+    if step.span is None:
+        return types
+    entering = "" if step.entering is None else f" where {step.entering}"
+    return f"{types}{entering}, each window {step.span}) when it closes,"
 
 
 def _soon(element: Step | Sequence) -> str:

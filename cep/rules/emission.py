@@ -14,7 +14,6 @@ from typing import Any
 
 from cep.errors import RuleError, near_miss
 from cep.rules.expressions import Expr, Key, StepRef, as_expr
-from cep.rules.windows import Aggregate
 
 ALERT = "trend.alert.generated"
 
@@ -112,7 +111,7 @@ def _as_leaf(value: Any) -> Any:
         return [_as_leaf(v) for v in value]
     if value is None:
         return None
-    if isinstance(value, (Expr, Aggregate, StepRef)):
+    if isinstance(value, (Expr, StepRef)):
         return as_expr(value)
     if isinstance(value, (bool, int, float, str)):
         return value

@@ -699,7 +699,7 @@ def as_expr(value: object) -> Expr:
             "ask for absence with .is_null(), for presence with ~....is_null()",
         )
     refuse = getattr(type(value), "_refuse", None)
-    if refuse is not None:  # an aggregate without its window
+    if refuse is not None:  # a choice without its end
         refuse(value)
     if isinstance(value, StepRef):
         raise RuleError(

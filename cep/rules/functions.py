@@ -1,8 +1,9 @@
 """The functions that rule authors call: aggregates, ``abs_``-like helpers and `py`.
 
-Each aggregate reads two ways. Of a field of ``e`` it needs a window:
-``avg(e.price).over("60s")``. Of a step of ``m`` it is taken over the events
-the step has bound: ``avg(m.up.price)``, ``count(m.up)``, ``first(m.up).price``.
+Each aggregate reads two ways. Of a field of ``e`` it needs a window, its own
+(``avg(e.price).over("60s")``) or that of a step which takes windows. Of a step of
+``m`` it is taken over the events the step has bound: ``avg(m.up.price)``,
+``count(m.up)``, ``first(m.up).price``.
 
 `sum`, `min`, `max` and `abs` given anything but expressions do what Python's
 own do, so importing them over the builtins is harmless.
@@ -174,7 +175,7 @@ def quantile(value: Expr, q: float) -> Aggregate:
             "takes the part of the values that lie below, from 0 to 1",
             f"write quantile({value}, 0.95)",
         )
-    return replace(_of_window("quantile", value), _parameter=float(q))
+    return replace(_of_window("quantile", value), parameter=float(q))
 
 
 def distinct(value: Expr) -> Aggregate:
@@ -213,7 +214,7 @@ def corr(x: Expr, y: Expr) -> Aggregate:
 
 def _of_pair(function: str, x: Any, y: Any) -> Aggregate:
     made = [_of_window(function, value) for value in (x, y)]
-    return Aggregate(function, (*made[0]._values, *made[1]._values))
+    return Aggregate(function, (*made[0].values, *made[1].values))
 
 
 def prev(value: Expr, *, by: By = None) -> Window:
@@ -247,7 +248,9 @@ def _remembered(
     function: str, value: Expr, span: Span, by: By, parameter: float | None = None
 ) -> Window:
     made = _of_window(function, value)
-    return Window(function, made._values, span, field_names(by), parameter=parameter)
+    return Window(
+        function, made.values, parameter=parameter, span=span, by=field_names(by)
+    )
 
 
 def log(value: Expr) -> Expr:

@@ -8,9 +8,12 @@ not come; ``.not_then`` in last place needs ``.within`` and fires when that time
 has run out.
 
 A rule sees the events of the types that its steps name, of one key at a time;
-"the very next event" is meant among those. Everything here is a definition:
-immutable, checked when it is built, and nothing runs. Two of them are equal only
-if they are one: a condition in them has no truth value. Compare their `key`.
+"the very next event" is meant among those. A step may take windows of events
+instead of events, each when it closes: ``on("market.trade").tumbling("60s")``.
+
+Everything here is a definition: immutable, checked when it is built, and nothing
+runs. Two of them are equal only if they are one: a condition in them has no truth
+value. Compare their `key`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError
 from cep.rules.expressions import Expr, Key, as_expr
+from cep.rules.windows import MOST_CLOSES, Span, event_types, hopping_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 Contiguity = Literal["next", "then", "then_any", "not_next", "not_then"]
 Inner = Literal["relaxed", "consecutive", "any"]
 NEGATIONS = ("not_next", "not_then")
+NS_PER_MS = 1_000_000
 
 # Each is a state of the automaton.
 MOST_REPETITIONS = 1_000
@@ -257,11 +262,17 @@ class _Element(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step(_Element):
-    """One step: events of ``types`` that satisfy ``condition``; built by `on`."""
+    """One step: events of ``types`` that satisfy ``condition``; built by `on`.
+
+    With a ``span`` it takes windows of those events that satisfy ``entering``, and
+    ``condition`` is one on the window. In a rule ``types`` is then a `WindowType`.
+    """
 
     types: tuple[str, ...]
     name: str | None = None
     condition: Expr | None = None
+    span: Span | None = None
+    entering: Expr | None = None
 
     @property
     def label(self) -> str:
@@ -272,6 +283,68 @@ class Step(_Element):
         extra = as_expr(condition)
         joined = extra if self.condition is None else self.condition & extra
         return replace(self, condition=joined)
+
+    def tumbling(self, length: str | timedelta) -> Step:
+        """Take adjacent windows of ``length``, each when it closes; see `hopping`.
+
+        The windows are ``[n * length, (n + 1) * length)`` since the epoch, in UTC.
+        """
+        return self.hopping(length, every=length)
+
+    def hopping(self, length: str | timedelta, *, every: str | timedelta) -> Step:
+        """Take windows of ``length`` that begin at each ``every``, each when it closes.
+
+        They are ``[n * every, n * every + length)`` since the epoch, in UTC, split by
+        the rule's key and held by the events that satisfy the conditions so far. A
+        ``where`` from here on is one on the window, and in it and in what is emitted
+
+        * an aggregate without a window of its own is over the one that closes,
+        * ``e`` is the closed window, with the fields of the rule's key,
+          ``window_start`` and ``window_end`` (ms since the epoch), and
+          ``event_time``, which is its end.
+
+        Each window that holds an event is taken once, when the watermark reaches its
+        end: after all events before that, and before those of that time. Where the
+        input is declared to have ended, all windows that are still open close.
+
+        >>> from cep.rules import count
+        >>> busy = on("market.trade").hopping("60s", every="1s")
+        >>> print(busy.where(count() >= 100))  # doctest: +NORMALIZE_WHITESPACE
+        on('market.trade', name=None).hopping('60s', every='1s').where((count()
+        >= 100))
+        """
+        return self._closing(hopping_span(self.label, length, every))
+
+    def session(self, gap: str | timedelta) -> Step:
+        """Take sessions, each when nothing has come for ``gap``; see `hopping`.
+
+        A session's ``window_start`` is the time of its first event, its end that of
+        the last plus ``gap``; an event at the end begins another.
+        """
+        return self._closing(Span("session", duration_ns(gap)))
+
+    def _closing(self, span: Span) -> Step:
+        if self.span is not None:
+            raise RuleError(
+                self.label,
+                f"takes windows already: {self.span})",
+                "keep one of tumbling, hopping and session",
+            )
+        if span.length % NS_PER_MS or (span.kind == "time" and span.every % NS_PER_MS):
+            raise RuleError(
+                f"{self.label}, {span})",
+                "windows that are told of when they close last whole milliseconds",
+                "give times as event times are given, in milliseconds",
+            )
+        if span.kind == "time" and span.length > MOST_CLOSES * span.every:
+            raise RuleError(
+                f"{self.label}, {span})",
+                f"lets each event be in more than {MOST_CLOSES:,} windows",
+                "let windows begin less often",
+            )
+        made = replace(self, span=span, entering=self.condition, condition=None)
+        assert isinstance(made, Step)
+        return made
 
     def within(self, length: str | timedelta) -> Sequence:
         """Bound the time of a repeated single step; see `Sequence.within`."""
@@ -297,10 +370,18 @@ class Step(_Element):
         limits = self._time_key
         if self.within_ns is not None:
             limits = ("within", self.within_ns, *limits)
-        return ("step", self.types, self.name, condition, quantifier, *limits)
+        if self.span is not None:
+            entering = None if self.entering is None else self.entering.key
+            limits = ("closing", self.span.key, entering, *limits)
+        types = event_types(self.types)
+        return ("step", types, self.name, condition, quantifier, *limits)
 
     def __str__(self) -> str:
-        text = f"on({', '.join(map(repr, self.types))}, name={self.name!r})"
+        types = ", ".join(map(repr, event_types(self.types)))
+        text = f"on({types}, name={self.name!r})"
+        if self.span is not None:
+            entering = "" if self.entering is None else f".where({self.entering})"
+            text += f"{entering}.{self.span})"
         if self.condition is not None:
             text += f".where({self.condition})"
         return text + str(self.quantifier) + self._time_text

@@ -26,7 +26,7 @@ from cep.rules.patterns import (
     with_one_window,
 )
 from cep.rules.types import Checker, Kind, field_kind
-from cep.rules.windows import Window
+from cep.rules.windows import Window, WindowType, event_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -118,14 +118,15 @@ class Rule:
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The event types that this rule sees, sorted."""
+        """The event types that this rule sees, sorted; a `WindowType` for windows."""
         return tuple(sorted({t for step in self.steps for t in step.types}))
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The event types to be read: those it sees and those its windows are over."""
         windows = (x for x in self.expressions() if isinstance(x, Window))
-        return tuple(sorted({*self.types, *(t for w in windows for t in w.sources())}))
+        inside = (t for window in windows for t in window.sources())
+        return tuple(sorted({*event_types(self.types), *inside}))
 
     @property
     def released_by_time(self) -> bool:
@@ -333,7 +334,7 @@ def build_rule(
         version=version,
         key=keys,
         severity=severity,
-        pattern=_named(pattern, {}),
+        pattern=_with_window_types(_named(pattern, {}), keys),
         emissions=tuple(emissions),
         cooldown_ns=0 if cooldown is None else duration_ns(cooldown, allow_zero=True),
         after_match=_after_match(after_match),
@@ -401,6 +402,21 @@ def _named(pattern: Sequence, taken: dict[str, int]) -> Sequence:
     return visit(pattern)
 
 
+def _with_window_types(group: Sequence, key: tuple[str, ...]) -> Sequence:
+    """Say of the steps that take windows which windows these are."""
+
+    def told(element: Step | Sequence) -> Step | Sequence:
+        if isinstance(element, Sequence):
+            return _with_window_types(element, key)
+        if element.span is None:
+            return element
+        types = event_types(element.types)
+        window = WindowType(types, element.span, key, element.entering)
+        return replace(element, types=(window,))
+
+    return replace(group, elements=tuple((c, told(x)) for c, x in group.elements))
+
+
 def _check(made: Rule, where: str) -> None:
     from cep.events.registry import registry
 
@@ -414,10 +430,10 @@ def _check(made: Rule, where: str) -> None:
                 "give each step a name of its own",
             )
         names.add(step.name)
-        for event_type in step.types:
+        for event_type in event_types(step.types):
             registry.get(event_type)  # raises UnknownEventTypeError with the near miss
     for name in made.key:
-        for event_type in made.types:
+        for event_type in event_types(made.types):
             field_kind(name, [event_type], f"{where}, key")
     _check_shape(made, where)
     bound: dict[str, tuple[str, ...]] = {}
@@ -435,6 +451,8 @@ def _check(made: Rule, where: str) -> None:
             own[name] = step.types
         later.pop(name)
         unbound = {**later, name: "a step cannot read its own event through m"}
+        if step.entering is not None:
+            _check_entering(step, at, made.key)
         checker = Checker(at, step.types, {**bound, **own}, made.key, unbound)
         for condition in (step.condition, step.quantifier.until):
             if condition is not None:
@@ -457,6 +475,19 @@ def _check(made: Rule, where: str) -> None:
             f"there is no step named {made.after_match.target!r}",
             f"did you mean {near[0]!r}?" if near else f"steps: {', '.join(bound)}",
         )
+
+
+def _check_entering(step: Step, at: str, key: tuple[str, ...]) -> None:
+    """Check the condition on the events that enter the windows a step takes."""
+    assert step.entering is not None
+    Checker(at, event_types(step.types), {}, key).condition(step.entering)
+    for node in step.entering.walk():
+        if isinstance(node, Window):
+            raise RuleError(
+                f"{at}: {node}",
+                f"what enters the windows of .{step.span}) cannot depend on windows",
+                "put conditions on the window that closes behind it",
+            )
 
 
 def _repeated_together(group: Sequence) -> dict[str, dict[str, tuple[str, ...]]]:

@@ -31,7 +31,7 @@ from cep.rules.expressions import (
     TimePart,
     TypeIs,
 )
-from cep.rules.windows import CHOOSING, Window
+from cep.rules.windows import CHOOSING, Window, WindowType, event_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +48,9 @@ ENVELOPE: dict[str, Kind] = {
     "correlation_id": "str",
     "user_id": "str",
 }
+
+# What rules may read of a window that has closed, in milliseconds since the epoch.
+WINDOW_TIMES: dict[str, Kind] = {"window_start": "int", "window_end": "int"}
 
 _NAMES = {"float": "number", "int": "number", "str": "string"}
 _WHOLE = ("floor", "ceil", "round", "trunc", "sign")
@@ -77,9 +80,15 @@ def nesting(expr: Expr) -> tuple[int, int]:
 
 
 def payload_kinds(event_type: str) -> dict[str, Kind]:
-    """Return the payload fields of a known event type with their kinds."""
+    """Return the payload fields of a known event type with their kinds.
+
+    Those of a closed window are its times in ms and the fields it is split by.
+    """
     from cep.events.registry import registry
 
+    if isinstance(event_type, WindowType):
+        split = {x: field_kind(x, event_type.types, "key") for x in event_type.by}
+        return {**split, **WINDOW_TIMES}
     return {f.name: f.kind for f in registry.get(event_type).fields}
 
 
@@ -90,6 +99,13 @@ def field_kind(name: str, types: Sequence[str], where: str) -> Kind:
         fields = payload_kinds(event_type)
         if name in fields:
             kinds.add(fields[name])
+        elif isinstance(event_type, WindowType) and name != "event_time":
+            raise RuleError(
+                f"{where}: e.{name}",
+                "e is a window that has closed, and no single event",
+                f"aggregate over its events, as in last(e.{name}); "
+                f"a window has {', '.join([*fields, 'event_time'])}",
+            )
         elif name in ENVELOPE:
             kinds.add(ENVELOPE[name])
         else:
@@ -174,6 +190,7 @@ class Checker:
             self._needs(expr.operand, ("str", "any"), f"{expr.test} takes a string")
             return "bool"
         if isinstance(expr, Python):
+            self._needs_events(expr)
             for read in expr.reads:
                 self.kind(read)
             return "any"
@@ -245,8 +262,12 @@ class Checker:
     def _window(self, expr: Window) -> Kind:
         where = f"{self.where}: {expr}"
         step = self._event_types(expr)
-        types = expr.of or step
-        for event_type in expr.of:
+        types = expr.source or event_types(step)
+        if expr.span.kind == "step":
+            self._of_step(expr, step)
+        elif expr.span.kind in ("previous", "all"):
+            self._needs_events(expr)
+        for event_type in expr.source:
             payload_kinds(event_type)  # raises where there is no such type
         for node in (node for inner in expr.inputs for node in inner.walk()):
             if isinstance(node, (BoundField, BoundAggregate)):
@@ -258,8 +279,8 @@ class Checker:
         for name in self.rule_key if expr.by is None else expr.by:
             field_kind(name, sorted({*types, *step}), where)
         entering = Checker(self.where, types, {}, self.rule_key)
-        if expr.where is not None:
-            entering.condition(expr.where)
+        if expr.condition is not None:
+            entering.condition(expr.condition)
         kinds = [entering.kind(value) for value in expr.values]
         if expr.function == "count":
             if kinds == ["bool"] and not isinstance(expr.value, Field):
@@ -283,6 +304,35 @@ class Checker:
                 )
         keeps = ("min", "max", "sum")
         return "int" if kinds == ["int"] and expr.function in keeps else "float"
+
+    def _of_step(self, expr: Window, types: Sequence[str]) -> None:
+        """Require that a step takes windows, and that an aggregate can be over one."""
+        where = f"{self.where}: {expr}"
+        taken = [t for t in types if isinstance(t, WindowType)]
+        if len(taken) != 1 or len(taken) < len(types):
+            raise RuleError(
+                where,
+                "the aggregate has no window yet",
+                f'say over what: {expr}.over("60s"); or let the step take windows: '
+                'on(...).tumbling("60s").where(...)',
+            )
+        narrower = expr.condition is not None or expr.source
+        if taken[0].span.kind == "session" and narrower:
+            raise RuleError(
+                where,
+                "a session is one of all the events that keep it going",
+                "aggregate a value that tells them apart: "
+                "sum(when(condition).then(1).otherwise(0))",
+            )
+
+    def _needs_events(self, expr: Expr) -> None:
+        """Refuse what is computed of each event where a step takes windows."""
+        if any(isinstance(t, WindowType) for t in self.types or ()):
+            raise RuleError(
+                f"{self.where}: {expr}",
+                "e is a window that has closed, and no single event",
+                f"aggregate over its events, as in last({expr})",
+            )
 
     def _cast(self, expr: Cast) -> Kind:
         kind = self.kind(expr.operand)

@@ -17,8 +17,10 @@ window is a hopping one with ``every`` equal to its length. An event exactly
 begins a session. Of events with equal times, an earlier one does not see a later
 one.
 
-Windows are looked at by events: nothing is told when one closes, so that what a
-window held in the end is not there for a rule, nor is a window that no event looked at.
+An event sees a window as far as it has come. What it holds in the end is for a step
+that takes windows instead of events, ``on("market.trade").tumbling("60s")``, each
+when it closes: see `cep.rules.patterns.Step.hopping`. There an aggregate without a
+window of its own is over the one that closes.
 
 `prev` and `ewm` look back without a window and keep one value a key.
 """
@@ -26,14 +28,14 @@ window held in the end is not there for a rule, nor is a window that no event lo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError
 from cep.rules.expressions import Expr, Field, as_expr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import timedelta
 
     from cep.rules.expressions import Key
@@ -46,6 +48,8 @@ CHOOSING = ("first", "last", "prev")
 ROWS_PER_KEY = 1_000_000
 ROWS = 20_000_000
 KEYS = 1_000_000
+# Windows that one event may be in where each is told of when it closes.
+MOST_CLOSES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,11 @@ class Span:
 
     ``length`` is in ns for "time" and "session" (there it is the gap), a number of
     events for "events"; windows of time begin at multiples of ``every`` ns, where
-    1 stands for a sliding one. "previous" and "all" are those of `prev` and `ewm`.
+    1 stands for a sliding one. "previous" and "all" are those of `prev` and `ewm`,
+    "step" is the window that a step takes.
     """
 
-    kind: Literal["time", "events", "session", "previous", "all"]
+    kind: Literal["time", "events", "session", "previous", "all", "step"]
     length: int = 0
     every: int = 1
 
@@ -81,14 +86,72 @@ class Span:
         return f"hopping({length!r}, every={format_duration(self.every)!r}"
 
 
+OF_STEP = Span("step")
+
+
+def hopping_span(what: str, length: str | timedelta, every: str | timedelta) -> Span:
+    """Return windows of ``length`` that begin at each ``every``.
+
+    Raises
+    ------
+    RuleError
+        If they would leave gaps; ``what`` is what is split into windows.
+    """
+    long, hop = duration_ns(length), duration_ns(every)
+    if hop > long:
+        raise RuleError(
+            f"{what}.hopping({length!r}, every={every!r})",
+            "would leave out what happens between two windows",
+            "give a length of at least `every`",
+        )
+    return Span("time", long, hop)
+
+
+class WindowType(str):
+    """The type of events that say that a window has closed; made for rules.
+
+    As a string it says which windows of which events; they are split by the fields
+    ``by`` and hold the events of ``types`` for which ``where`` holds.
+    """
+
+    types: tuple[str, ...]
+    span: Span
+    by: tuple[str, ...]
+    where: Expr | None
+
+    def __new__(
+        cls,
+        types: tuple[str, ...],
+        span: Span,
+        by: tuple[str, ...],
+        where: Expr | None = None,
+    ) -> WindowType:
+        text = " or ".join(types) + ("" if where is None else f".where({where})")
+        made = super().__new__(cls, f"{text}.{span}, by={list(by)!r})")
+        made.types, made.span, made.by, made.where = types, span, by, where
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.types, self.span, self.by, self.where
+
+
+def event_types(types: Iterable[str]) -> tuple[str, ...]:
+    """Return ``types`` with the types that are in windows in the windows' places."""
+    return tuple(
+        name
+        for given in types
+        for name in (given.types if isinstance(given, WindowType) else (given,))
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Window(Expr):
     """An aggregate over a window of events: ``avg(e.price).over("60s")``.
 
     The module says which events the kinds of windows hold: those of the step's
-    types, or of the types in ``of``. ``where`` limits which events enter; absent
-    values are passed over (``count()`` counts events, ``count(e.x)`` those that
-    have an x). In an empty window count, distinct and sum are 0, all others
+    types, or of the types in ``source``. ``condition`` limits which events enter;
+    absent values are passed over (``count()`` counts events, ``count(e.x)`` those
+    that have an x). In an empty window count, distinct and sum are 0, all others
     absent. Values beyond 1e140 in size are passed over like absent ones.
 
     ``by`` names the fields that split the events into windows of their own:
@@ -101,11 +164,11 @@ class Window(Expr):
 
     function: str
     values: tuple[Expr, ...]
-    span: Span
-    by: tuple[str, ...] | None = None
-    where: Expr | None = None
+    condition: Expr | None = None
     parameter: float | None = None
-    of: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    span: Span = OF_STEP
+    by: tuple[str, ...] | None = None
 
     @property
     def value(self) -> Expr | None:
@@ -115,11 +178,11 @@ class Window(Expr):
     @property
     def inputs(self) -> tuple[Expr, ...]:
         """The expressions that are computed of each event that enters."""
-        return self.values if self.where is None else (*self.values, self.where)
+        return self.values if self.condition is None else (*self.values, self.condition)
 
     def sources(self) -> set[str]:
-        """Return the event types that ``of`` names, here and in windows inside."""
-        found = set(self.of)
+        """Return the event types that ``source`` names, here and in windows inside."""
+        found = set(self.source)
         for node in (node for inner in self.inputs for node in inner.walk()):
             if isinstance(node, Window):
                 found |= node.sources()
@@ -129,14 +192,14 @@ class Window(Expr):
     def key(self) -> Key:
         # Rules are known by a hash of this, so what came later is added only
         # where it is used.
-        more = (*(x.key for x in self.values[1:]), self.parameter, self.of)
+        more = (*(x.key for x in self.values[1:]), self.parameter, self.source)
         return (
             "window",
             self.function,
             self.values[0].key if self.values else None,
             self.span.key,
             self.by,
-            None if self.where is None else self.where.key,
+            None if self.condition is None else self.condition.key,
             *(() if more == (None, ()) else more),
         )
 
@@ -148,27 +211,28 @@ class Window(Expr):
         if self.function == "ewm":
             half_life = format_duration(int(self.parameter or 0))
             return f"ewm({values}, half_life={half_life!r}{by})"
-        made = Aggregate(
-            self.function, self.values, self.where, self.parameter, self.of
-        )
-        return f"{made}.{self.span}{by})"
+        if self.function == "quantile":
+            values += f", {self.parameter:g}"
+        text = f"{self.function}({values})"
+        if self.condition is not None:
+            text += f".where({self.condition})"
+        if self.source:
+            text += f".of({', '.join(map(repr, self.source))})"
+        return text if self.span.kind == "step" else f"{text}.{self.span}{by})"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Aggregate:
-    """An aggregate that still needs its window: ``avg(e.price)`` before ``.over``."""
+class Aggregate(Window):
+    """An aggregate without a window of its own: ``avg(e.price)`` before ``.over``.
 
-    _function: str
-    _values: tuple[Expr, ...]
-    _where: Expr | None = None
-    _parameter: float | None = None
-    _of: tuple[str, ...] = ()
+    As it stands it is over the window that a step takes.
+    """
 
     def where(self, condition: Expr) -> Aggregate:
         """Let only events that satisfy ``condition`` enter the window."""
-        condition = as_expr(condition)
-        joined = condition if self._where is None else self._where & condition
-        return replace(self, _where=joined)
+        extra = as_expr(condition)
+        joined = extra if self.condition is None else self.condition & extra
+        return replace(self, condition=joined)
 
     def of(self, *types: str) -> Aggregate:
         """Aggregate over events of ``types`` instead of the step's own.
@@ -182,7 +246,7 @@ class Aggregate:
                 "takes the names of event types",
                 'write .of("market.trade")',
             )
-        return replace(self, _of=tuple(sorted(set(types))))
+        return replace(self, source=tuple(sorted(set(types))))
 
     def over(
         self,
@@ -231,14 +295,7 @@ class Aggregate:
         those that hold an event's time it sees the earliest, which closes next,
         as far as it has come.
         """
-        long, hop = duration_ns(length), duration_ns(every)
-        if hop > long:
-            raise RuleError(
-                f"{self}.hopping({length!r}, every={every!r})",
-                "would leave out what happens between two windows",
-                "give a length of at least `every`",
-            )
-        return self._window(Span("time", long, hop), by)
+        return self._window(hopping_span(str(self), length, every), by)
 
     def session(self, gap: str | timedelta, *, by: By = None) -> Window:
         """Aggregate over the events since the last pause of ``gap`` or longer.
@@ -249,41 +306,14 @@ class Aggregate:
 
     def _window(self, span: Span, by: By) -> Window:
         return Window(
-            self._function,
-            self._values,
+            self.function,
+            self.values,
+            self.condition,
+            self.parameter,
+            self.source,
             span,
             field_names(by),
-            self._where,
-            self._parameter,
-            self._of,
         )
-
-    def _refuse(self, *_: object) -> NoReturn:
-        raise RuleError(
-            str(self),
-            "the aggregate has no window yet",
-            f'say over what: {self}.over("60s")',
-        )
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
-    __mod__ = __rmod__ = __abs__ = __truediv__ = __rtruediv__ = __lt__ = __le__ = (
-        __gt__
-    ) = __ge__ = _refuse
-    __and__ = __or__ = __neg__ = __bool__ = __invert__ = _refuse
-    __eq__ = __ne__ = _refuse
-    __hash__ = None  # type: ignore[assignment]
-
-    def __str__(self) -> str:
-        given = [*map(str, self._values)]
-        given += [] if self._parameter is None else [f"{self._parameter:g}"]
-        text = f"{self._function}({', '.join(given)})"
-        if self._where is not None:
-            text += f".where({self._where})"
-        if self._of:
-            text += f".of({', '.join(map(repr, self._of))})"
-        return text
-
-    __repr__ = __str__
 
 
 def field_names(by: By) -> tuple[str, ...] | None:

@@ -238,7 +238,8 @@ def packed(value, version=STATE_VERSION):
 
 
 def test_packed_here_is_as_the_engine_packs():
-    assert packed({"order": 3, "tripped": {}}) == pack(EngineState(order=3))
+    parts = {"order": 3, "tripped": {}, "closed_ns": 7}
+    assert packed(parts) == pack(EngineState(order=3, closed_ns=7))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import time
 import live
 import pytest
 
-from cep import e, emit, m, on, rule, run_rules, seq
+from cep import count, e, emit, m, on, rule, run_rules, seq
 from cep.bus import ColumnarReader
 from cep.bus.keys import ticks_key
 from cep.bus.publisher import Publisher
@@ -188,6 +188,19 @@ def test_an_absence_at_the_end_of_a_live_stream_needs_no_further_event(
     publish(redis_url, "BTC", "ETH")
     live.wait_until(lambda: redis.xlen(live.OUTPUT) == 2)
     # And then there is nothing left to wait for: time stands still again.
+    live.wait_until(lambda: not waits(redis))
+
+
+def test_a_window_at_the_end_of_a_live_stream_closes_without_a_further_event(
+    redis, redis_url, running
+):
+    @rule("closes", key="symbol")
+    def closes():
+        return on("market.trade").tumbling("100ms"), emit(n=count())
+
+    running(live.pipeline(rules=[closes], streams=streams(idle="200ms")[:1]))
+    publish(redis_url, "BTC", "ETH")
+    live.wait_until(lambda: redis.xlen(live.OUTPUT) == 2)
     live.wait_until(lambda: not waits(redis))
 
 

@@ -412,20 +412,36 @@ TEXTS = {
     ),
     # Aggregates and windows.
     "no window": (
-        lambda: avg(e.x) > 5,
-        'avg(e.x): the aggregate has no window yet. Say over what: avg(e.x).over("60s")',
+        lambda: where(avg(e.x) > 5),
+        (
+            "rule 'r', step 'a': avg(e.x): the aggregate has no window yet. Say over what: "
+            'avg(e.x).over("60s"); or let the step take windows: '
+            'on(...).tumbling("60s").where(...)'
+        ),
     ),
     "no window in an output": (
-        lambda: emit(mean=avg(e.x)),
-        'avg(e.x): the aggregate has no window yet. Say over what: avg(e.x).over("60s")',
+        lambda: made(tick, emit(mean=avg(e.x))),
+        (
+            "rule 'r': avg(e.x): the aggregate has no window yet. Say over what: "
+            'avg(e.x).over("60s"); or let the step take windows: '
+            'on(...).tumbling("60s").where(...)'
+        ),
     ),
     "no window in a function": (
-        lambda: abs(avg(e.x) - 1),
-        'avg(e.x): the aggregate has no window yet. Say over what: avg(e.x).over("60s")',
+        lambda: where(abs(avg(e.x) - 1) > 2),
+        (
+            "rule 'r', step 'a': avg(e.x): the aggregate has no window yet. Say over what: "
+            'avg(e.x).over("60s"); or let the step take windows: '
+            'on(...).tumbling("60s").where(...)'
+        ),
     ),
     "no window before %": (
-        lambda: sum(e.x) % 2,
-        'sum(e.x): the aggregate has no window yet. Say over what: sum(e.x).over("60s")',
+        lambda: where(sum(e.x) % 2 == 0),
+        (
+            "rule 'r', step 'a': sum(e.x): the aggregate has no window yet. Say over what: "
+            'sum(e.x).over("60s"); or let the step take windows: '
+            'on(...).tumbling("60s").where(...)'
+        ),
     ),
     "aggregate of a whole step": (
         lambda: avg(m.up),
@@ -1010,12 +1026,16 @@ def test_every_truth_test_of_an_expression_teaches_the_operators(condition):
         lambda a: e.x > a,
         lambda a: e.x + a,
         lambda a: min(e.x, a),
-        lambda a: bool(a),
     ],
 )
-def test_an_aggregate_without_a_window_is_refused_by_every_operator(operator):
+def test_an_aggregate_without_a_window_is_refused_behind_every_operator(operator):
     with pytest.raises(RuleError, match=r"Say over what: avg\(e\.x\)\.over"):
-        operator(avg(e.x))
+        made(tick, emit(value=operator(avg(e.x))))
+
+
+def test_an_aggregate_without_a_window_has_no_truth_value_either():
+    with pytest.raises(RuleError, match=r"Combine conditions with & \| ~"):
+        bool(avg(e.x))
 
 
 def test_python_builtins_still_work_on_plain_values():

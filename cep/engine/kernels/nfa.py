@@ -1193,7 +1193,7 @@ def suppress(handle, order, cooldown, keep):
 
 
 @kernel
-def take_out(handle, order, offsets, ids_hi, ids_lo, variables):
+def take_out(handle, order, offsets, ids_hi, ids_lo, variables, times):
     """Write the bound events of the outputs in ``order``, and let go of all outputs.
 
     ``offsets`` (one more than ``order``) is the running sum of their lengths.
@@ -1210,6 +1210,7 @@ def take_out(handle, order, offsets, ids_hi, ids_lo, variables):
             ids_hi[at] = nodes[node, ID_HI]
             ids_lo[at] = nodes[node, ID_LO]
             variables[at] = nodes[node, VARIABLE]
+            times[at] = nodes[node, TIME]
             node = nodes[node, PREV]
     for j in range(c[C_OUT]):
         release_node(h, out[j, O_NODE])
