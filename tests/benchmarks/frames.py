@@ -1,7 +1,8 @@
 """The questions that polars can say, on one thread.
 
-W1 and W5 mean the same. The others differ, and `DIFFERENCES` says how: polars has no
-patterns, so W3 is missing, and its rolling windows end at the last row of a time.
+W1, W2h and W5 mean the same. The others differ, and `DIFFERENCES` says how: polars
+has no patterns, so W3 is missing, and its rolling windows end at the last row of a
+time.
 """
 
 from __future__ import annotations
@@ -56,6 +57,26 @@ def w2(events: pl.DataFrame, c: Constants) -> pl.DataFrame:
     return windows.filter(hit).select(start="seq", end="seq").collect()
 
 
+def w2h(events: pl.DataFrame, c: Constants) -> pl.DataFrame:
+    price = pl.col("price")
+    windows = (
+        events.lazy()
+        .filter(pl.col("kind") == TICK)
+        .group_by_dynamic(
+            "time_ms",
+            every=f"{c.hop_ms}ms",
+            period=f"{c.window_ms}ms",
+            # By default the first window begins with the first row.
+            offset=f"{c.hop_ms - c.window_ms}ms",
+            group_by="sym",
+        )
+        .agg(n=pl.len(), mean=price.mean(), std=price.std(ddof=0), start=pl.last("seq"))
+    )
+    hit = (pl.col("n") >= c.least) & (pl.col("std") > c.spread * pl.col("mean"))
+    end = pl.col("time_ms").dt.epoch("ms") + c.window_ms
+    return windows.filter(hit).select("start", end=end).collect()
+
+
 def w4(events: pl.DataFrame, c: Constants) -> pl.DataFrame:
     price, row = pl.col("price"), pl.int_range(pl.len())
     last = price.shift(1)
@@ -102,4 +123,4 @@ def w5(events: pl.DataFrame, c: Constants) -> pl.DataFrame:
     )
 
 
-FRAMES = {"W1": w1, "W2": w2, "W4": w4, "W5": w5}
+FRAMES = {"W1": w1, "W2": w2, "W2h": w2h, "W4": w4, "W5": w5}

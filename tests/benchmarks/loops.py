@@ -1,4 +1,4 @@
-"""The five questions as a good Python programmer would write them by hand.
+"""The questions as a good Python programmer would write them by hand.
 
 One pass over the events in order, a little state per symbol, fields as lists made
 beforehand: what the engine is measured against. Each loop takes the fields that it
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FIELDS = {
     "W1": ("kind", "seq", "sym", "price", "qty"),
     "W2": ("kind", "seq", "sym", "time_ms", "price"),
+    "W2h": ("kind", "seq", "sym", "time_ms", "price"),
     "W3": ("kind", "seq", "sym", "time_ms", "price", "prev", "qty"),
     "W3n": ("kind", "seq", "sym", "time_ms", "price", "prev", "qty"),
     "W4": ("kind", "seq", "sym", "price"),
@@ -77,6 +78,49 @@ def w2(kinds, seqs, symbols, times, prices, c: Constants) -> Pairs:
             # Sums that go on for ever gather errors: equal prices leave a rest.
             if distance * distance > factor * (squares / n - mean * mean) + 1e-12:
                 pairs.append((seq, seq))
+    return pairs
+
+
+def w2h(kinds, seqs, symbols, times, prices, c: Constants) -> Pairs:
+    pairs, states = [], {}
+    length, hop, least, factor = c.window_ms, c.hop_ms, c.least, c.spread**2
+
+    def close(state, until):
+        window, total, squares, origin, end, last = state
+        while window and end <= until:
+            horizon = end - length
+            while window and window[0][0] < horizon:
+                old = window.popleft()[1]
+                total -= old
+                squares -= old * old
+            n = len(window)
+            if n >= least:
+                mean = total / n
+                variance = squares / n - mean * mean
+                if variance > factor * (mean + origin) ** 2:
+                    pairs.append((last, end))
+            end += hop
+        state[1], state[2], state[4] = total, squares, end
+
+    for kind, seq, symbol, time, price in zip(
+        kinds, seqs, symbols, times, prices, strict=True
+    ):
+        if kind != TICK:
+            continue
+        state = states.get(symbol)
+        if state is None:
+            # Sums of distances from the first price keep their digits.
+            state = states[symbol] = [deque(), 0.0, 0.0, price, 0, seq]
+        if time >= state[4]:
+            close(state, time)
+            state[4] = (time // hop + 1) * hop
+        x = price - state[3]
+        state[0].append((time, x))
+        state[1] += x
+        state[2] += x * x
+        state[5] = seq
+    for state in states.values():
+        close(state, inf)
     return pairs
 
 
@@ -168,4 +212,4 @@ def w5(kinds, seqs, symbols, times, prices, before, latencies, c: Constants) -> 
     return pairs
 
 
-LOOPS = {"W1": w1, "W2": w2, "W3": w3, "W3n": w3n, "W4": w4, "W5": w5}
+LOOPS = {"W1": w1, "W2": w2, "W2h": w2h, "W3": w3, "W3n": w3n, "W4": w4, "W5": w5}

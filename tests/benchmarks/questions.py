@@ -1,4 +1,4 @@
-"""The five questions, answered from their definitions: slow, obvious, exact.
+"""The questions, answered from their definitions: slow, obvious, exact.
 
 Each function takes a `Stream` and returns its matches as (start seq, end seq),
 symbol by symbol, for any seed, volatility and constants. "Later" means later in
@@ -32,6 +32,8 @@ class Constants:
     window_ms: int = 60_000
     least: int = 100
     sigmas: float = 2.5
+    hop_ms: int = 1_000
+    spread: float = 0.008
     drop: float = 0.0005
     rebound: float = 1.005
     amount: float = 5.0
@@ -93,6 +95,36 @@ def w2(stream: Stream, c: Constants = CONSTANTS) -> Pairs:
             off, spread = (n * x - total) ** 2, n * squares - total**2
             if n >= c.least and (off * factor.denominator > spread * factor.numerator):
                 pairs.append((seqs[i], seqs[i]))
+    return pairs
+
+
+def w2h(stream: Stream, c: Constants = CONSTANTS) -> Pairs:
+    """Windows of 60 s, a new one each second, with a spread over 0.8 % of the mean.
+
+    Of at least 100 ticks. A window is [begin, begin + 60 s), and a match is its last
+    tick's seq with its end in ms. Exact as `w2`: sqrt(q/n - (s/n)^2) > f s/n, times n
+    and squared.
+    """
+    pairs, factor = [], Fraction(c.spread) ** 2
+    for seqs, times, prices in by_symbol(stream, "seq time_ms price"):
+        units = [round(price * 10_000) for price in prices]
+        first = after = total = squares = 0
+        end = (times[0] // c.hop_ms + 1) * c.hop_ms
+        while first < len(times):
+            while after < len(times) and times[after] < end:
+                total += units[after]
+                squares += units[after] ** 2
+                after += 1
+            while first < after and times[first] < end - c.window_ms:
+                total -= units[first]
+                squares -= units[first] ** 2
+                first += 1
+            n = after - first
+            spread = n * squares - total**2
+            large = spread * factor.denominator > total**2 * factor.numerator
+            if n >= c.least and large:
+                pairs.append((seqs[after - 1], end))
+            end += c.hop_ms
     return pairs
 
 
@@ -168,4 +200,4 @@ def w5(stream: Stream, c: Constants = CONSTANTS) -> Pairs:
     return pairs
 
 
-QUESTIONS = {"W1": w1, "W2": w2, "W3": w3, "W3n": w3n, "W4": w4, "W5": w5}
+QUESTIONS = {"W1": w1, "W2": w2, "W2h": w2h, "W3": w3, "W3n": w3n, "W4": w4, "W5": w5}

@@ -1,4 +1,4 @@
-"""What the five questions cost: ours, the loop by hand, polars; and by batch size."""
+"""What the questions cost: ours, the loop by hand, polars; and by batch size."""
 
 from __future__ import annotations
 
