@@ -18,6 +18,7 @@ from cep.events.envelope import Event
 from cep.pipeline.store import Store
 
 MODULE = str(Path(__file__).with_name("rules.py"))
+TICKING = str(Path(__file__).with_name("ticking.py"))
 
 
 def entries(n, seed=0):
@@ -36,17 +37,22 @@ def cep_run(module, url, *options):
     return main(["run", module, "--redis", url, "--quiet", *options])
 
 
-def outputs_apart(module, url):
-    """A planted bug: outputs are not in the commit that moves the position."""
+def commit_in_two(pause=0.0):
+    """Plant a bug in this process: outputs are not in the commit."""
     commit = Store.commit
 
     def in_two(self, entries, *rest):
         for stream, words in entries:
             self.client.execute_command("XADD", stream, "*", *words)
-        time.sleep(0.3 if entries else 0)
+        time.sleep(pause if entries else 0)
         return commit(self, [], *rest)
 
     Store.commit = in_two
+
+
+def outputs_apart(module, url):
+    """A planted bug: outputs are not in the commit that moves the position."""
+    commit_in_two(pause=0.3)
     return cep_run(module, url)
 
 
