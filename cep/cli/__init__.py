@@ -29,6 +29,7 @@ COMMANDS = {
     "demo": "Run the whole thing on the bundled sample and show what it finds.",
     "run": "Run a pipeline: read streams, match rules, publish what they find.",
     "replay": "Publish a file, or the bundled sample, as events.",
+    "doctor": "Look at a server and its pipelines, and say what to do.",
     "version": "Print the versions of cep and of what it runs on.",
 }
 
