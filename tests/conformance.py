@@ -90,7 +90,8 @@ NEGATIONS = ("not_next", "not_followed_by")
 STRING_TESTS = ("starts_with", "ends_with", "contains")
 LOGIC = ("and", "or", "not")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-LIMITS = Limits(partials_per_key=2**39, bindings_per_key=2**39)
+MANY = 2**39
+LIMITS = Limits(MANY, MANY, matches_per_event=MANY, bindings_per_event=MANY)
 T0 = 1_700_000_000_000
 KEY = "key"
 GAPS, WINDOW = "previous_and_current", "first_and_last"

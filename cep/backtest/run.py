@@ -8,8 +8,9 @@ get the same derived ids.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import msgspec
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cep.engine.derive import DerivedEvent
+    from cep.engine.matches import Outputs
     from cep.events.columns import EventColumns
 
 
@@ -95,6 +97,10 @@ def _told(counts: RuleCounts) -> str:
     said = f"{counts.emitted:,} derived, {counts.suppressed:,} suppressed"
     if counts.dropped_partials:
         said += f", {counts.dropped_partials:,} partial matches dropped at its limit"
+    if counts.dropped_outputs:
+        said += (
+            f", {counts.dropped_outputs:,} matches dropped at its limit of one event"
+        )
     if counts.tripped:
         said += f", then stopped ({counts.tripped_why})"
     return said
@@ -107,6 +113,7 @@ def run_rules(
     max_out_of_orderness: str | timedelta = "1s",
     end: bool = True,
     batch_rows: int | None = None,
+    most: int = 5_000_000,
 ) -> RunResult:
     """Run rules over frames and return what they derive.
 
@@ -126,6 +133,14 @@ def run_rules(
         come to be; False holds the last rows back as a live run would.
     batch_rows
         Cut the input into batches of that many rows. Changes nothing but speed.
+    most
+        How much the result may hold: derived events, and the events that they come
+        of, counted for each.
+
+    Raises
+    ------
+    UsageError
+        If the rules derive more than ``most``; it names the rule with the most.
 
     Examples
     --------
@@ -141,12 +156,12 @@ def run_rules(
     """
     given = _rules_of(rules)
     operator = Operator(given)
+    found = _Found([rule.name for rule in given], most)
     tables = dict(sorted(_tables(operator, data).items(), key=_first_arrival))
     bounds = _streams_of(rules, max_out_of_orderness, sorted(tables))
     began = time.perf_counter()
     ordering = Ordering(bounds, operator.plan.column_count)
     accounting: dict[str, dict[str, int]] = {}
-    events: list[DerivedEvent] = []
     lengths = {name: len(table) for name, table in tables.items()}
     late, duplicate = dict.fromkeys(tables, 0), dict.fromkeys(tables, 0)
     size = batch_rows or max([1, *lengths.values()])
@@ -157,10 +172,10 @@ def run_rules(
             judged = ordering.add(batch)
             late[name] += int(judged.late.sum())
             duplicate[name] += int(judged.duplicate.sum())
-        events += operator.step(*ordering.release()).events
+        found.take(operator.step(*ordering.release(), take=found.take))
     if end:
         ordering.end()
-        events += operator.step(*ordering.release()).events
+        found.take(operator.step(*ordering.release(), take=found.take))
     waiting = {name: len(ids) for name, ids in ordering.waiting_ids().items()}
     for name, n in lengths.items():
         accounting[name] = {
@@ -170,7 +185,40 @@ def run_rules(
             "duplicate": duplicate[name],
             "buffered": waiting[name],
         }
-    return RunResult(events, operator.counts(), accounting, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return RunResult(found.in_order(), operator.counts(), accounting, seconds)
+
+
+class _Found:
+    """The derived events so far, as many as the result may hold."""
+
+    def __init__(self, rules: Sequence[str], most: int) -> None:
+        self.places = {name: place for place, name in enumerate(rules)}
+        self.events: list[DerivedEvent] = []
+        self.size, self.most = 0, most
+
+    def take(self, piece: Outputs) -> None:
+        self.size += sum(len(m) + len(m.id_hi) for m in piece.matches)
+        if self.size > self.most:
+            self.refuse(piece)
+        self.events += piece.events
+
+    def refuse(self, piece: Outputs) -> NoReturn:
+        by_rule = Counter(event.rule for event in self.events)
+        for matches in piece.matches:
+            by_rule[matches.rule] += len(matches)
+        rule, n = by_rule.most_common(1)[0]
+        raise UsageError(
+            f"Rule {rule!r} derives more than a result may hold: {n:,} events so far; "
+            f"all derived events and those that they come of are {self.size:,}, "
+            f"{self.most:,} are allowed.",
+            'Give the rule a cooldown="60s", a .within(...) or after_match='
+            '"past_last_event", run over fewer rows, or raise most=.',
+        )
+
+    def in_order(self) -> list[DerivedEvent]:
+        """Return them in order of event time, of equal times in that of the rules."""
+        return sorted(self.events, key=lambda x: (x.time_ns, self.places[x.rule]))
 
 
 def _rules_of(rules: Rule | Sequence[Rule] | RulesAndStreams) -> list[Rule]:

@@ -188,5 +188,17 @@ def summary_text(summary: Summary) -> str:
         lines.append(
             f"  {name:{width}}  {c['emitted']:6,} derived, "
             f"{c['suppressed']:,} suppressed by cooldown, {c['matches']:,} matches"
+            + limits_text(c)
         )
     return "\n".join(lines)
+
+
+def limits_text(counts: dict[str, int]) -> str:
+    """Return what a rule's limits cost it; empty if nothing."""
+    text = ""
+    if counts.get("dropped_partials"):
+        text += f", {counts['dropped_partials']:,} partial matches dropped at its limit"
+    if counts.get("dropped_outputs"):
+        n = counts["dropped_outputs"]
+        text += f", {n:,} matches dropped at its limit of one event"
+    return text + (", then stopped" if counts.get("tripped") else "")

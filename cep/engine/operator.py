@@ -38,7 +38,7 @@ from cep.errors import OutOfOrderError, RuleError, StateVersionError
 from cep.rules.types import ENVELOPE, payload_kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,6 +59,7 @@ MOST_TEXTS = 256  # of a dictionary that is taken up whole for however few rows
 LONG_AGO = np.iinfo(np.int64).min
 # A large batch is taken in in parts of so many rows, which fit in the cache.
 PART_ROWS = 16_384
+PIECE_BINDINGS = 1_000_000  # events that matches hold before they are taken early
 
 
 class Operator:
@@ -112,6 +113,7 @@ class Operator:
         self._time = 0
         self._swept = 0
         # Kernels look at a row of columns even where there is no event.
+        self._take: Callable[[Outputs], None] | None = None
         self._nothing = Batch.empty(self.plan.column_count)
         self._nothing.cols = np.full((max(1, self.plan.column_count), 1), np.nan)
         self._loadings: dict[tuple[str | None, ...], _Loading] = {}
@@ -184,17 +186,28 @@ class Operator:
             if field_name.rpartition(":")[2] == name:
                 _copy(out, column, is_text, strings)
 
-    def step(self, batch: Batch, watermark_ns: int) -> Outputs:
+    def step(
+        self,
+        batch: Batch,
+        watermark_ns: int,
+        *,
+        take: Callable[[Outputs], None] | None = None,
+    ) -> Outputs:
         """Take in rows in release order and let time pass to the watermark.
 
         ``batch`` must be sorted by (time, stream, entry id) and lie below the
         watermark; rows of earlier steps must not be later than its first.
+
+        ``take`` is called with a rule's matches whenever they hold more than
+        ``PIECE_BINDINGS`` events, so that a flood of them need not fit into memory;
+        what is left is returned. It may ask nothing of the operator.
 
         Raises
         ------
         OutOfOrderError
             If a time falls, in this batch or from the one before.
         """
+        self._take = take
         batch = batch.renewed()
         n = batch.ints.shape[1]
         if n:
@@ -220,6 +233,14 @@ class Operator:
         if self.plan.strings.is_due:
             self._drop_texts()
         return outputs
+
+    def take_early(self, rule: RunningRule) -> None:
+        """Let what a rule has found be taken if it is much."""
+        if self._take is None or rule.found_bindings <= PIECE_BINDINGS:
+            return
+        found = rule.take_matches()
+        if found is not None:
+            self._take(Outputs([found]))
 
     def _drop_texts(self) -> None:
         """Forget strings that no state refers to."""

@@ -51,6 +51,7 @@ _SKIPS = {
 }
 _POLICIES = {"drop_oldest": nfa.DROP_OLDEST, "drop_new": nfa.DROP_NEW, "trip": nfa.TRIP}
 MAX_CONDITIONS = 62  # bits of a condition mask
+OUT_BINDINGS = 1_000_000  # events that matches hold in a kernel's output at most
 MOST_IN_TABLE = 8  # conditions by whose bits reactions are looked up
 
 
@@ -129,6 +130,12 @@ class CompiledRule:
         out[nfa.R_MISSING] = rule.after_match.on_missing == "trip"
         out[nfa.R_CONDITIONS] = self.conditions_in_table
         out[nfa.R_SPACE], out[nfa.R_WORD] = self.keyspace, word
+        out[nfa.R_OUT], out[nfa.R_OUT_BINDINGS] = nfa.FOR_EVER, OUT_BINDINGS
+        if rule.limits.policy == "trip":
+            # What one event puts out may stop the rule before the next one.
+            out[nfa.R_OUT] = rule.limits.matches_per_event
+            most = min(rule.limits.bindings_per_event, OUT_BINDINGS)
+            out[nfa.R_OUT_BINDINGS] = most
         return out
 
 

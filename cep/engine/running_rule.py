@@ -28,13 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class RuleCounts:
-    """What one rule has done so far; every number only grows but ``live``."""
+    """What one rule has done so far; every number but ``live_partials`` only grows.
+
+    ``dropped_partials`` and ``dropped_outputs`` are what its `Limits` cost it:
+    partial matches, and matches and time-outs beyond what one event may put out.
+    """
 
     matches: int = 0
     emitted: int = 0
     suppressed: int = 0
     timeouts: int = 0
     dropped_partials: int = 0
+    dropped_outputs: int = 0
     live_partials: int = 0
     tripped: bool = False
     tripped_why: str = ""
@@ -48,7 +53,7 @@ class RunningRule:
         self.space = operator.plan.keyspaces[compiled.keyspace]
         rule = compiled.rule
         self.prefix = f"r|{rule.name}:{rule.hash}|"
-        self.suppressed = self.emitted = 0
+        self.suppressed = self.emitted = self.dropped_outputs = 0
         # Whether a leaf is a code of a string, or a number as it stands.
         self.leaf_kinds = [
             "str" if kind in ("str", "json") else "float"
@@ -94,6 +99,7 @@ class RunningRule:
         self._bind()
         self._scratch = np.zeros(0, np.int64)
         self._found: list[Matches] = []
+        self.found_bindings = 0
 
     def _bind(self) -> None:
         """Tell the kernels where the tables are now."""
@@ -189,6 +195,7 @@ class RunningRule:
             if len(self.arena.nodes) < OUT_ROWS:
                 # Nodes of what is put out are held until it is copied.
                 self.ensure(0, len(self.arena.nodes))
+            self.operator.take_early(self)
 
     def is_due(self, now_ns: int) -> bool:
         """Whether anything happens if time passes to then."""
@@ -202,7 +209,7 @@ class RunningRule:
             self._drain()
         if not self._found:
             return None
-        found, self._found = self._found, []
+        found, self._found, self.found_bindings = self._found, [], 0
         return Matches.concat(found)
 
     def _drain(self) -> None:
@@ -219,7 +226,7 @@ class RunningRule:
             before = int(keep.sum())
             nfa.suppress(self._handle, order, compiled.rule.cooldown_ns, keep)
             self.suppressed += before - int(keep.sum())
-        order = order[keep[order]]
+        order = self._within_limits(rows, lengths, order[keep[order]])
         offsets = np.zeros(order.size + 1, np.int64)
         np.cumsum(lengths[order], out=offsets[1:])
         hi, lo, variable, at = (np.empty(offsets[-1], np.int64) for _ in range(4))
@@ -230,6 +237,7 @@ class RunningRule:
         rule = compiled.rule
         self.emitted += (order.size - timeouts) * len(rule.emissions)
         self.emitted += timeouts * len(rule.timeouts)
+        self.found_bindings += hi.size
         if order.size:
             self._found.append(
                 Matches(
@@ -248,6 +256,31 @@ class RunningRule:
                 )
             )
 
+    def _within_limits(
+        self,
+        rows: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        order: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Return those of ``order`` that their event may put out; count the others."""
+        limits = self.compiled.rule.limits
+        held = lengths[order]
+        most, most_held = limits.matches_per_event, limits.bindings_per_event
+        if order.size <= most and held.sum() <= most_held:
+            return order
+        begins = _begins(rows[order])
+        first = np.maximum.accumulate(np.where(begins, np.arange(order.size), 0))
+        before = np.cumsum(held) - held
+        before -= before[first]
+        place = np.arange(order.size) - first
+        keep = (place < most) & ((before < most_held) | (place == 0))
+        self.dropped_outputs += int((~keep).sum())
+        if limits.policy == "trip" and not (keep.all() or self.tripped_at):
+            # It was the last event: the kernel waits for this.
+            self.trip(int(rows[order[-1], nfa.O_TIME]), nfa.LIMIT)
+        kept: NDArray[np.int64] = order[keep]
+        return kept
+
     def counts(self) -> RuleCounts:
         """Return what the rule has done so far."""
         c = self.arena.counters
@@ -257,6 +290,7 @@ class RunningRule:
             suppressed=self.suppressed,
             timeouts=int(c[nfa.C_TIMEOUTS]),
             dropped_partials=int(c[nfa.C_DROPPED]),
+            dropped_outputs=self.dropped_outputs,
             live_partials=int(c[nfa.C_LIVE]),
             tripped=bool(c[nfa.C_TRIPPED]),
             tripped_why=_WHY[c[nfa.C_TRIPPED]],
@@ -411,6 +445,14 @@ class RunningRule:
         return self.prefix + self.space.canonical(k)
 
 
+def _begins(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return the rows with which what one event or moment puts out begins."""
+    same = rows[:, [nfa.O_KEY, nfa.O_CAUSE]]
+    begins = np.ones(len(rows), np.bool_)
+    begins[1:] = (same[1:] != same[:-1]).any(axis=1)
+    return begins
+
+
 def _settled(
     rows: NDArray[np.int64], lengths: NDArray[np.int64], hashes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -422,9 +464,7 @@ def _settled(
     """
     n = len(rows)
     order, keep = np.arange(n), np.ones(n, np.bool_)
-    same = rows[:, [nfa.O_KEY, nfa.O_TIME, nfa.O_ROW]]
-    begins = np.ones(n, np.bool_)
-    begins[1:] = (same[1:] != same[:-1]).any(axis=1)
+    begins = _begins(rows)
     if begins.all():
         return order, keep
     group, timeout = np.cumsum(begins), rows[:, nfa.O_TIMEOUT]

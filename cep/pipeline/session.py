@@ -21,6 +21,7 @@ from cep.pipeline.ticks import Ticks
 if TYPE_CHECKING:
     from cep.engine.batch import Batch
     from cep.engine.derive import DerivedEvent
+    from cep.engine.matches import Outputs
     from cep.pipeline.runtime import Runner
     from cep.pipeline.store import Store, Stored
 
@@ -52,6 +53,7 @@ class Session:
         self.ticks = Ticks(store, stored.ticks)
         self.last_lag = self.last_report = time.monotonic()
         self.base_outputs = stored.outputs
+        self.step_rows = limits.STEP_ROWS
         self.intake = Intake(
             pipeline,
             store,
@@ -112,16 +114,14 @@ class Session:
 
     def _process(self) -> None:
         while True:
-            rows, mark = self.ordering.release(limits.STEP_ROWS)
-            outputs = self.operator.step(rows, mark)
+            rows, mark = self.ordering.release(self.step_rows)
+            before = self.pending.size
+            self._write(self.operator.step(rows, mark, take=self._write))
             if len(rows):
                 self._count_processed(rows)
-            for row in self.output_rows.of(outputs):
-                if isinstance(row, tuple):
-                    self.pending.add(*row)
-                else:
-                    self._put_out(row)
-            if len(rows) < limits.STEP_ROWS:
+            was_all = len(rows) < self.step_rows
+            self.step_rows = _next_rows(self.step_rows, self.pending.size - before)
+            if was_all:
                 return
             if self.pending.is_due():
                 self._commit()
@@ -132,6 +132,13 @@ class Session:
         per_stream = np.bincount(rows.stream, minlength=len(streams))
         for stream, n in zip(streams, per_stream.tolist(), strict=True):
             self.accounting[stream.name].processed += n
+
+    def _write(self, outputs: Outputs) -> None:
+        for row in self.output_rows.of(outputs):
+            if isinstance(row, tuple):
+                self.pending.add(*row)
+            else:
+                self._put_out(row)
 
     def _put_out(self, derived: DerivedEvent) -> None:
         try:
@@ -195,3 +202,13 @@ class Session:
             held_back_by=self.ordering.held_back_by(),
             ended=self.ordering.ended,
         )
+
+
+def _next_rows(rows: int, written: int) -> int:
+    """Return how many rows to take next, after ``rows`` that had ``written`` bytes.
+
+    A commit cannot be cut within a step: a flood of outputs is taken in few rows.
+    """
+    if written > limits.COMMIT_BYTES:
+        return max(1, rows * limits.COMMIT_BYTES // written)
+    return min(limits.STEP_ROWS, 2 * rows)

@@ -45,6 +45,11 @@ def described(rule: Rule) -> str:
         f"  limit: {cap.partials_per_key} partial matches a key, holding "
         f"{cap.bindings_per_key} events, then {cap.policy}"
     )
+    dropped = "the rule stops" if cap.policy == "trip" else "the rest is dropped"
+    lines.append(
+        f"  limit: {cap.matches_per_event} matches an event and key, holding "
+        f"{cap.bindings_per_event} events, then {dropped}"
+    )
     lines += [f"  emits: {_emission(emission)}" for emission in rule.emissions]
     lines += [f"  on timeout: {_emission(emission)}" for emission in rule.timeouts]
     lines.append(f"  portable: {_portable(rule)}")

@@ -42,27 +42,40 @@ CapPolicy = Literal["drop_oldest", "drop_new", "trip"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on a rule's partial matches; what happens at a bound is counted.
+    """Bounds on a rule's matches; what happens at a bound is counted.
 
-    ``partials_per_key`` caps how many one key has, ``bindings_per_key`` how many
-    events they hold together, an event counted for each match that holds it. At
-    either cap ``policy`` says whether the oldest partial match goes, the newest
-    one goes, or the rule stops.
+    ``partials_per_key`` caps how many partial matches one key has,
+    ``bindings_per_key`` how many events they hold together, an event counted for
+    each match that holds it. At either cap ``policy`` says whether the oldest
+    partial match goes, the newest one goes, or the rule stops.
+
+    ``matches_per_event`` caps how many matches and time-outs come out for one key at
+    one event (or at one moment, when time passes), ``bindings_per_event`` how many
+    events they hold together. Those that began first come out, of one beginning the
+    longest first, and always one. The others are dropped, and with the policy
+    ``trip`` the rule stops. What a cooldown suppresses does not count.
     """
 
     partials_per_key: int = 10_000
     bindings_per_key: int = 100_000
     policy: CapPolicy = "drop_oldest"
+    matches_per_event: int = 1_000
+    bindings_per_event: int = 10_000
 
     def __post_init__(self) -> None:
-        for name in ("partials_per_key", "bindings_per_key"):
+        for name in (
+            "partials_per_key",
+            "bindings_per_key",
+            "matches_per_event",
+            "bindings_per_event",
+        ):
             cap = getattr(self, name)
             if isinstance(cap, int) and not isinstance(cap, bool) and 0 < cap < 2**40:
                 continue
             raise RuleError(
                 f"Limits({name}={cap!r})",
                 "a limit is a whole number from 1",
-                "give the number that one key may hold",
+                "give the number that one key may hold, or one event put out",
             )
         if self.policy not in get_args(CapPolicy):
             near = near_miss(str(self.policy), get_args(CapPolicy))
@@ -177,6 +190,8 @@ class Rule:
                 self.limits.partials_per_key,
                 self.limits.bindings_per_key,
                 self.limits.policy,
+                self.limits.matches_per_event,
+                self.limits.bindings_per_event,
             ),
             *(("timeout", e.key) for e in self.timeouts),
         )

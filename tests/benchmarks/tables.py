@@ -112,8 +112,9 @@ def worst_case(result: dict[str, Any]) -> str:
     for policy, row in result.items():
         if isinstance(row, dict):
             lines.append(
-                f"{policy:12} {row['us']:9,.0f} us an event, {row['rss_mb']:.0f} MB, "
-                f"{row['live']:,} live, {row['dropped']:,} dropped"
+                f"{policy:21} {row['us']:9,.0f} us an event, {row['rss_mb']:.0f} MB, "
+                f"{row['live']:,} live, {row['dropped']:,} dropped, {row['matches']:,} "
+                f"matches, {row['dropped_matches']:,} dropped"
                 + (", tripped" if row["tripped"] else "")
             )
     return "\n".join(lines)

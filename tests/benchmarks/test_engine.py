@@ -125,6 +125,7 @@ def test_the_worst_case_is_held_at_the_limit_and_counted():
         assert 0 < found[policy]["live"] <= 100
         assert found[policy]["dropped"] > 0
         assert found[policy]["tripped"] == (policy == "trip")
+    assert found["drop_oldest, matching"]["matches"] > 0
 
 
 @pytest.mark.slow

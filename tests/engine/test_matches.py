@@ -122,7 +122,9 @@ def test_more_outputs_than_fit_at_once_come_in_order():
         .next(on("test.tick", name="end").where(e.x == 1))
         .within("1s"),
         [emit(n=count(m.s))],
-        limits=Limits(partials_per_key=20_000, bindings_per_key=10**7),
+        limits=Limits(
+            20_000, 10**7, matches_per_event=20_000, bindings_per_event=10**7
+        ),
     )
     n = 14  # the last of them must be there, the others may
     rows = [{"t": t, "x": 0} for t in range(n)] + [{"t": n, "x": 1}]

@@ -914,7 +914,7 @@ TEXTS = {
         lambda: Limits(partials_per_key=0),
         (
             "Limits(partials_per_key=0): a limit is a whole number from 1. Give the number "
-            "that one key may hold"
+            "that one key may hold, or one event put out"
         ),
     ),
     "limit policy": (

@@ -100,10 +100,13 @@ C_NODE_BUMP, C_NODE_FREE, C_NODE_FREED = 3, 4, 5
 C_HEAP, C_OUT, C_DIRTY = 6, 7, 8
 C_TIMEOUTS, C_DROPPED, C_TRIPPED, C_LIVE = 9, 10, 11, 12
 C_MATCHES, C_HELD_PRUNED, C_TRIPPED_AT = 13, 14, 15
-COUNTER_WIDTH = 16
+C_OUT_BINDINGS = 16  # lengths of all that is in the output table together
+C_MOMENT = 17  # how often time has let something of a key end
+COUNTER_WIDTH = 18
 
-# Output rows.
-O_KEY, O_NODE, O_TIME, O_START, O_ROW, O_TIMEOUT = 0, 1, 2, 3, 4, 5
+# Output rows. O_CAUSE is the place of the event at which it came out; of what time let
+# out it tells the moments apart, below 0.
+O_KEY, O_NODE, O_TIME, O_START, O_CAUSE, O_TIMEOUT = 0, 1, 2, 3, 4, 5
 OUT_WIDTH = 6
 
 # Parameters of a rule.
@@ -115,7 +118,8 @@ R_TIMEOUTS = 10  # whether time-outs are put out
 R_MISSING = 11  # whether a skip target that is not there trips the rule
 R_CONDITIONS = 12  # conditions on the event alone, if there is a table of reactions
 R_SPACE, R_WORD = 13, 14  # which keys and which bits of a batch are the rule's
-PARAM_WIDTH = 15
+R_OUT, R_OUT_BINDINGS = 15, 16  # how much is put out before it has to be taken
+PARAM_WIDTH = 17
 NO_SKIP, TO_NEXT, PAST_LAST, TO_FIRST, TO_LAST = 0, 1, 2, 3, 4
 DROP_OLDEST, DROP_NEW, TRIP = 0, 1, 2
 # Why a rule tripped (C_TRIPPED).
@@ -555,9 +559,10 @@ def put_out(h, k, i, node, end, order, timeout):
     out[at, O_NODE] = node
     out[at, O_TIME] = end
     out[at, O_START] = order
-    out[at, O_ROW] = i
+    out[at, O_CAUSE] = place_of(h, i) if i >= 0 else -1 - c[C_MOMENT]
     out[at, O_TIMEOUT] = timeout
     nodes[node, REFS] += 1
+    c[C_OUT_BINDINGS] += nodes[node, LENGTH]
     return at
 
 
@@ -720,6 +725,13 @@ def next_deadline(h, k):
 
 
 @inner
+def must_be_taken(h):
+    """Whether so much has been put out that it has to be taken first."""
+    c, params = counters_of(h), params_of(h)
+    return c[C_OUT] > params[R_OUT] or c[C_OUT_BINDINGS] > params[R_OUT_BINDINGS]
+
+
+@inner
 def expire(h, k, now):
     """Let time pass to ``now`` for one key.
 
@@ -739,6 +751,7 @@ def expire(h, k, now):
         return
     mark_dirty(h, k)
     while end <= now and end < FOR_EVER:
+        c[C_MOMENT] += 1
         before, p = np.int64(-1), keys[k, K_HEAD]
         while p >= 0:
             after = partials[p, P_NEXT]
@@ -765,6 +778,8 @@ def expire(h, k, now):
             p = after
         if keys[k, K_HELD] >= 0:
             release(h, k, np.int64(-1))
+        if must_be_taken(h):
+            break  # the rest is due still
         end = next_deadline(h, k)
     forget_notes(h, k)
     p = keys[k, K_HEAD]
@@ -883,6 +898,8 @@ def advance(h, k, i, bits, p, known, value):
 @inner
 def has_room(h, k):
     """Whether the arena can take the worst that one event of the key may need."""
+    if must_be_taken(h):
+        return False
     c, keys = counters_of(h), keys_of(h)
     need = (keys[k, K_COUNT] + 1) * params_of(h)[R_BRANCH] + keys[k, K_COUNT]
     partials = length(h, PARTIALS) - c[C_PARTIAL_BUMP] + c[C_PARTIAL_FREED]
@@ -1091,7 +1108,7 @@ def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
     """Take in rows from ``begin`` on, then let time pass; return the row reached.
 
     ``order`` is the place of row 0 in the engine's order of events. A row short
-    of the end means that the arena is too small (or its output full) for the
+    of the end means that the arena is too small (or its output full, R_OUT) for the
     next event, -1 that it is for the key whose time runs out next: drain,
     enlarge, and call again from there. ``cols`` must have a row even if there
     is none to take in.
@@ -1124,6 +1141,8 @@ def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
             return i
         if due:
             expire(h, k, now)
+            if must_be_taken(h):
+                return i
         changed = moves and move(h, k, i, b)
         if begins and begin_matches(h, k, i, b):
             changed = True
@@ -1214,7 +1233,7 @@ def take_out(handle, order, offsets, ids_hi, ids_lo, variables, times):
             node = nodes[node, PREV]
     for j in range(c[C_OUT]):
         release_node(h, out[j, O_NODE])
-    c[C_OUT] = 0
+    c[C_OUT] = c[C_OUT_BINDINGS] = 0
 
 
 @kernel
