@@ -13,6 +13,7 @@ import live
 
 import cep.cli.run  # noqa: F401  for the process that others are forked from
 from cep.cli import main
+from cep.errors import ConnectionFailedError
 from cep.events.codec import encode
 from cep.events.envelope import Event
 from cep.pipeline.store import Store
@@ -53,6 +54,22 @@ def commit_in_two(pause=0.0):
 def outputs_apart(module, url):
     """A planted bug: outputs are not in the commit that moves the position."""
     commit_in_two(pause=0.3)
+    return cep_run(module, url)
+
+
+def outputs_sent_again(module, url):
+    """A planted bug: what may not have been committed is written once more."""
+    commit = Store.commit
+
+    def insistent(self, entries, *rest):
+        try:
+            return commit(self, entries, *rest)
+        except ConnectionFailedError:
+            for stream, words in entries:
+                self.client.execute_command("XADD", stream, "*", *words)
+            raise
+
+    Store.commit = insistent
     return cep_run(module, url)
 
 
