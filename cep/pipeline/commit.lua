@@ -58,6 +58,7 @@ for _ = 1, tonumber(word()) do
   redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
   at = at + 2
 end
+redis.call('HSET', KEYS[2], 'seq', next_seq)
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 redis.call('HSET', KEYS[1], 'seq', next_seq, 'alive', now, 'committed', now)

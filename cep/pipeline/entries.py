@@ -1,9 +1,9 @@
 """What a pipeline writes to streams: outputs and dead letters, as entry fields.
 
 A dead letter says why and from where: ``kind`` (late, duplicate, quarantine, gap,
-output),
-``reason``, ``stream``, ``entry_id``, ``detail``, the first 4 kB of the entry as
-``raw`` with its whole ``raw_length`` and ``sha256``, and the ``pipeline``.
+rollback, output), ``reason``, ``stream``, ``entry_id``, ``detail``, the first 4 kB
+of the entry as ``raw`` with its whole ``raw_length`` and ``sha256``, and the
+``pipeline``.
 """
 
 from __future__ import annotations
@@ -104,6 +104,20 @@ def vanished(pipeline: str, stream: str, entry_id: str) -> list[bytes]:
         hashlib.sha256().hexdigest(),
     )
     return dead_letter(pipeline, "gap", row)
+
+
+def rollback_letter(pipeline: str, found: int, known: int) -> list[bytes]:
+    """Return commits that the server has lost as the words of an entry."""
+    detail = (
+        f"the server has lost {known - found} commits: it holds commit {found}, and "
+        f"had acknowledged commit {known}"
+    )
+    row = BadRow("", "", "rollback", detail, b"", 0, hashlib.sha256().hexdigest())
+    return [
+        *dead_letter(pipeline, "rollback", row),
+        b"missing",
+        b"%d" % (known - found),
+    ]
 
 
 def gap_letter(

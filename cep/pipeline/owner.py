@@ -25,8 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cep.bus.connection import clear_errors
-from cep.errors import AlreadyRunningError, CepError, FencedError
+from cep.bus.connection import address_of, clear_errors
+from cep.errors import (
+    AlreadyRunningError,
+    CepError,
+    ConnectionFailedError,
+    FencedError,
+)
 from cep.events.ids import MonotonicUlids
 from cep.events.timestamps import format_timestamp
 from cep.pipeline import limits
@@ -151,10 +156,26 @@ class Ownership:
                 return
 
     def beat(self) -> None:
-        """Say that we are alive; raise FencedError if another took the pipeline."""
-        verdict, *_ = self._call("beat", self.token)
+        """Say that we are alive.
+
+        Raises
+        ------
+        FencedError
+            If another owner took the pipeline.
+        ConnectionFailedError
+            If it has none, so that the server has lost it.
+        """
+        verdict, owner, *_ = self._call("beat", self.token)
         if verdict != b"ok":
-            raise self.refusal()
+            raise self.refusal() if owner else self.lost("nothing")
+
+    def lost(self, found: str) -> ConnectionFailedError:
+        """Return the error for a server that has lost what it acknowledged."""
+        return ConnectionFailedError(
+            address_of(self._client),
+            f"it holds {found} of pipeline {self._name!r}",
+            "The server has lost what it had acknowledged; see its log.",
+        )
 
     def release(self) -> None:
         """Say that we have ended, so that the next process may start at once.

@@ -67,6 +67,7 @@ class Runner:
         self._clock = clock or SystemClock()
         self.stopping = False
         self.reached = False
+        self.committed = 0  # the last commit that the server acknowledged
         self._waited = False
         self.began = time.monotonic()
         # Ourselves, and those whose place we took. Anyone else who owns the
@@ -91,7 +92,7 @@ class Runner:
         ConnectionFailedError
             If the server cannot be reached at the start; later it is waited for.
         """
-        attempt, committed = 0, -1
+        attempt = -1
         while True:
             client = connect_redis(self.url)
             store = Store(client, self.pipeline.name)
@@ -106,8 +107,8 @@ class Runner:
                 reachable = False
                 if not self.reached or self.stopping:
                     raise
-                attempt = 0 if store.seq > committed else attempt + 1
-                committed = max(committed, store.seq)
+                attempt = 0 if store.seq > self.committed else attempt + 1
+                self.committed = max(self.committed, store.seq)
                 waits = limits.BACKOFF_SECONDS
                 wait = waits[min(attempt, len(waits) - 1)]
                 self.note(f"{error} Starting from the last commit in {wait:g} s.")

@@ -11,7 +11,7 @@ import numpy as np
 from cep.engine.operator import Operator
 from cep.errors import InvalidPayloadError, UsageError
 from cep.pipeline import limits
-from cep.pipeline.entries import output_fields, refused_output
+from cep.pipeline.entries import output_fields, refused_output, rollback_letter
 from cep.pipeline.intake import Intake
 from cep.pipeline.output_rows import OutputRows
 from cep.pipeline.pending import Pending
@@ -66,6 +66,7 @@ class Session:
         self.ordering, self.accounting = self.intake.ordering, self.intake.accounting
         self.dropped = self.operator.restore(stored.state)
         self._note_changes(stored)
+        self._note_rollback(stored)
         self.intake.read_again(stored.buffered)
         self.intake.look_for_gaps()
 
@@ -76,6 +77,23 @@ class Session:
                 self.runner.note(f"rule {name} is gone: its state is removed")
             elif current[name] != found:
                 self.runner.note(f"rule {name} has changed: it starts without state")
+
+    def _note_rollback(self, stored: Stored) -> None:
+        """Report commits that the server had acknowledged and holds no more.
+
+        What they wrote has gone with them, so that going on from what is stored
+        does it again, as far as the input is still there.
+        """
+        known = self.runner.committed
+        if stored.seq >= known:
+            return
+        letter = rollback_letter(self.pipeline.name, stored.seq, known)
+        self.pending.add(self.store.dlq, letter)
+        self.runner.note(
+            f"rollback: the server has lost {known - stored.seq} commits of "
+            f"{self.pipeline.name!r}; going on from commit {stored.seq}"
+        )
+        self.runner.committed = stored.seq
 
     def run(self) -> Summary:
         """Loop until stopped or ended."""

@@ -119,12 +119,26 @@ class Store:
                 for name, value in self.client.hscan_iter(self.state, count=1000)
             }
         self.seq = self._decoded(meta, "seq", int, 0)
+        self._check_whole(state)
         stored = Stored(seq=self.seq, state=state)
         for name, kind in _KINDS.items():
             setattr(stored, name, self._decoded(meta, name, kind, {}))
         stored.ticks = meta.get(b"ticks", b"0-0").decode()
         stored.ended = meta.get(b"ended") == b"1"
         return stored
+
+    def _check_whole(self, state: dict[str, bytes]) -> None:
+        """Refuse a place and a state that do not belong together."""
+        found = state.pop("seq", b"").decode("ascii", "replace")
+        if found == str(self.seq) or (not found and bool(state) == bool(self.seq)):
+            return
+        raise StateVersionError(
+            f"pipeline {self.name!r}",
+            f"that of commit {found or 'none'} beside a place of commit {self.seq}",
+            "both of one commit",
+            f"Restore {self.meta} and {self.state} from one backup, or delete both "
+            "to start anew.",
+        )
 
     def beat(self) -> None:
         """Say that we are alive, if it is time; raise FencedError if we are fenced."""
@@ -179,8 +193,8 @@ class Store:
         FencedError
             If another process has taken over. Nothing was written.
         ConnectionFailedError
-            If the outcome is not known: drop everything and start from what is
-            stored.
+            If the outcome is not known, or the server has lost commits: drop
+            everything and start from what is stored.
         """
         keys = [self.meta, self.state, self.dlq]
         for stream, _ in entries:
@@ -203,8 +217,11 @@ class Store:
         with clear_errors(self.client):
             answer: Any = self._script(keys=keys, args=words)
         verdict, found = answer[0].decode(), answer[1].decode()
-        if verdict == "fenced":
+        if verdict == "fenced" and found:
             raise self._ownership.refusal()
+        if verdict == "fenced" or (verdict == "seq" and int(found) < self.seq):
+            what = f"commit {found}, not {self.seq}," if found else "nothing"
+            raise self._ownership.lost(what)
         if verdict == "seq":
             raise FencedError(self.name, f"commit {self.seq}", f"commit {found}")
         if verdict == "type":

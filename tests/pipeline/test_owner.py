@@ -10,7 +10,7 @@ import live
 import msgspec
 import pytest
 
-from cep.bus.keys import dlq_key, meta_key
+from cep.bus.keys import dlq_key, meta_key, state_key
 from cep.cli import main
 from cep.errors import AlreadyRunningError, FencedError
 from cep.pipeline import Runner, owner
@@ -177,6 +177,7 @@ def test_a_holder_that_cannot_be_read_is_an_unknown_process(holder, redis, runni
 
 def test_a_place_stored_without_a_heartbeat_may_be_taken(redis):
     redis.hset(meta_key("p"), mapping={"owner": "01A", "seq": 3})
+    redis.hset(state_key("p"), "engine", b"")
     assert Store(redis, "p").take_over().seq == 3
 
 

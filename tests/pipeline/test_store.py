@@ -6,7 +6,12 @@ import pytest
 
 from cep.bus.connection import connect_redis
 from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
-from cep.errors import ConnectionFailedError, FencedError, UsageError
+from cep.errors import (
+    ConnectionFailedError,
+    FencedError,
+    StateVersionError,
+    UsageError,
+)
 from cep.pipeline.store import Store
 
 pytestmark = pytest.mark.redis
@@ -39,7 +44,7 @@ def test_a_commit_writes_outputs_letters_state_and_positions(redis, store):
     store.commit(entries, {"k": b"\x00\xff", "gone": None}, META)
     assert [fields for _, fields in redis.xrange("out")] == [{b"a": b"1"}, {b"c": b""}]
     assert [fields for _, fields in redis.xrange(dlq_key("p"))] == [{b"b": b"2"}]
-    assert redis.hgetall(state_key("p")) == {b"k": b"\x00\xff"}
+    assert redis.hgetall(state_key("p")) == {b"k": b"\x00\xff", b"seq": b"1"}
     stored = Store(redis, "p").take_over(force=True)
     assert (stored.seq, stored.positions, stored.ended) == (1, {"a": "1-0"}, False)
     assert stored.state == {"k": b"\x00\xff"}
@@ -48,7 +53,7 @@ def test_a_commit_writes_outputs_letters_state_and_positions(redis, store):
 def test_fields_that_are_gone_are_removed(redis, store):
     store.commit([], {"a": b"1", "b": b"2"}, META)
     store.commit([], {"a": None, "b": b"3"}, META)
-    assert redis.hgetall(state_key("p")) == {b"b": b"3"}
+    assert redis.hgetall(state_key("p")) == {b"b": b"3", b"seq": b"2"}
     assert store.seq == 2
 
 
@@ -57,7 +62,7 @@ def test_a_commit_of_thousands_of_entries_and_fields_is_one(redis, store):
     state = {f"field {i}": b"x" for i in range(20_000)}
     store.commit(entries, state, META)
     assert sum(redis.xlen(f"out{i}") for i in range(7)) == 20_000
-    assert redis.hlen(state_key("p")) == 20_000
+    assert redis.hlen(state_key("p")) == 20_001
 
 
 def test_whoever_took_over_last_commits_and_nobody_else(redis, store):
@@ -82,7 +87,7 @@ def test_a_commit_upon_another_than_ours_is_refused(redis, store):
 
 def test_a_place_that_was_removed_is_not_written_again(redis, store):
     redis.flushall()
-    with pytest.raises(FencedError):
+    with pytest.raises(ConnectionFailedError, match="it holds nothing of pipeline 'p'"):
         store.commit([("out", [b"a", b"1"])], {}, META)
     assert redis.keys() == []
 
@@ -164,6 +169,52 @@ def test_a_script_that_the_server_forgot_is_sent_again(redis, store):
     redis.script_flush()
     store.commit([("out", [b"a", b"1"])], {}, META)
     assert (store.seq, redis.xlen("out")) == (2, 1)
+
+
+# What the server has lost -----------------------------------------------------
+
+
+def test_a_commit_upon_an_older_one_than_ours_is_not_written(redis, store):
+    for _ in range(3):
+        store.commit([], {"k": b"v"}, META)
+    redis.hset(meta_key("p"), "seq", 2)
+    before = everything(redis)
+    with pytest.raises(ConnectionFailedError, match="it holds commit 2, not 3, of pip"):
+        store.commit([("out", [b"a", b"1"])], {}, META)
+    assert everything(redis) == before
+
+
+def test_a_heartbeat_notices_that_the_place_was_lost(redis, store, limits):
+    limits(HEARTBEAT_SECONDS=0)
+    redis.flushall()
+    with pytest.raises(ConnectionFailedError, match="it holds nothing of pipeline 'p'"):
+        store.beat()
+    assert redis.keys() == []
+
+
+@pytest.mark.parametrize("key", [meta_key("p"), state_key("p")])
+def test_a_place_without_its_state_and_a_state_without_its_place_are_refused(
+    key, redis, store
+):
+    store.commit([], {"k": b"v"}, META)
+    redis.delete(key)
+    with pytest.raises(StateVersionError, match="beside a place of commit"):
+        Store(redis, "p").take_over(force=True)
+
+
+def test_a_state_of_another_commit_than_the_place_is_refused(redis, store):
+    store.commit([], {"k": b"v"}, META)
+    older = redis.dump(state_key("p"))
+    store.commit([], {"k": b"w"}, META)
+    redis.restore(state_key("p"), 0, older, replace=True)
+    with pytest.raises(StateVersionError, match="commit 1 beside a place of commit 2"):
+        Store(redis, "p").take_over(force=True)
+
+
+def test_a_state_stored_without_its_commit_is_taken(redis, store):
+    store.commit([], {"k": b"v"}, META)
+    redis.hdel(state_key("p"), "seq")
+    assert Store(redis, "p").take_over(force=True).state == {"k": b"v"}
 
 
 # Ownership --------------------------------------------------------------------
