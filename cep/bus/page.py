@@ -91,8 +91,10 @@ class StreamPage:
 class Entries:
     """Where entries lie in a block of bytes.
 
-    ``entries`` has shape ``(n, 4)``: offset and length of the entry id, first
-    field, number of fields. ``fields`` has shape ``(m, 4)``: offset and length
+    ``entries`` has shape ``(n, 5)``: offset and length of the entry id, first
+    field, number of fields, shape. Entries of one shape, unless that is -1, differ
+    in nothing but values, and not in those of stream, type and version. ``fields``
+    has shape ``(m, 4)``: offset and length
     of the name, offset and length of the value.
     """
 
@@ -110,7 +112,7 @@ class Entries:
 
     def pairs(self, row: int) -> list[tuple[bytes, bytes]]:
         """Return the fields of a row, in their order, repeated names included."""
-        first, count = self.entries[row, 2:].tolist()
+        first, count = self.entries[row, 2:4].tolist()
         data = self.data
         return [
             (data[a : a + b].tobytes(), data[c : c + d].tobytes())
@@ -139,7 +141,7 @@ class Entries:
     ) -> Entries:
         """Return entries given as Python objects."""
         block = bytearray()
-        places: list[tuple[int, int, int, int]] = []
+        places: list[tuple[int, int, int, int, int]] = []
         spans: list[tuple[int, int, int, int]] = []
         for entry_id, pairs in entries:
             raw = entry_id.encode() if isinstance(entry_id, str) else entry_id
@@ -150,10 +152,10 @@ class Entries:
                 spans.append((at, len(name), at + len(name), len(value)))
                 block += name
                 block += value
-            places.append((start, len(raw), first, len(spans) - first))
+            places.append((start, len(raw), first, len(spans) - first, -1))
         return Entries(
             np.frombuffer(block, np.uint8),
-            np.array(places, np.int64).reshape(-1, 4),
+            np.array(places, np.int64).reshape(-1, 5),
             np.array(spans, np.int64).reshape(-1, 4),
         )
 
@@ -226,8 +228,8 @@ class PageDecoder:
         rows = _Rows.of(len(entries))
         self._decode_envelopes(entries, rows)
         self._decode_slowly(entries, rows)
-        slots = np.unique(rows.slots[(rows.status == GOOD) | (rows.status == SETTLED)])
-        columns = self._decode_payloads(entries, rows, slots.tolist())
+        slots = _present(rows.slots[rows.status != BAD])
+        columns = self._decode_payloads(entries, rows, slots)
         self._decode_slowly(entries, rows)
         for row in rows.slow:
             self._fill_slowly(row, entries, rows, columns)
@@ -248,7 +250,7 @@ class PageDecoder:
             rows.ids,
             rows.slots,
             rows.spans,
-            self._known.work[0],
+            *self._known.work[:2],
         )
 
     def _decode_slowly(self, entries: Entries, rows: _Rows) -> None:
@@ -311,7 +313,7 @@ class PageDecoder:
             tables,
             texts,
             counts,
-            *self._known.work[1:],
+            *self._known.work[2:],
         )
         making: dict[int | str, _ColumnInMaking] = {}
         for at, (column, group, place) in enumerate(layout.columns):
@@ -389,12 +391,10 @@ class PageDecoder:
         good = np.flatnonzero(rows.status != BAD)
         which: NDArray[Any] | slice = slice(None) if len(good) == n else good
         slots = rows.slots[which]
-        present = np.unique(slots)
+        present = _present(slots)
         types, type_code = self._known.types_of(slots, present)
         # Types of which no row turned out good have no columns.
-        used: set[int | str] = {
-            at for at, _, _ in self._known.layout(present.tolist()).columns
-        }
+        used: set[int | str] = {at for at, _, _ in self._known.layout(present).columns}
         used.update(self._known.plan.envelope)
         found = EventColumns(
             self.stream,
@@ -460,6 +460,7 @@ class _KnownTypes:
                 row[rule.WHAT] = _what(spec)
                 row[rule.REQUIRED] = int(spec.required)
                 row[rule.NULLABLE] = int(spec.nullable)
+                row[rule.IS_PLAIN] = int(msgspec.json.encode(spec.name)[1:-1] == raw)
                 rules.append(row)
                 names += raw
         self.field_names = _bytes_array(names)
@@ -472,6 +473,7 @@ class _KnownTypes:
         # Memory that the kernels work in; see their last parameters.
         self.work = (
             np.zeros((len(FIELDS), 2), np.int64),
+            np.zeros(len(FIELDS), np.int64),
             np.zeros(most, np.int8),
             np.zeros(most, np.float64),
             np.zeros(most, np.int64),
@@ -508,10 +510,10 @@ class _KnownTypes:
         return _Layout(columns, sizes, rules)
 
     def types_of(
-        self, slots: NDArray[np.int32], present: NDArray[np.int32]
+        self, slots: NDArray[np.int32], present: Sequence[int]
     ) -> tuple[list[str], NDArray[np.int32]]:
         """Return the types there are, in registry order, and each row's place."""
-        names = [self.plan.types[slot].name for slot in present.tolist()]
+        names = [self.plan.types[slot].name for slot in present]
         types = list(dict.fromkeys(names))
         code_of = np.zeros(len(self.plan.types) + 1, np.int32)
         code_of[present] = [types.index(name) for name in names]
@@ -596,6 +598,12 @@ def _what(spec: FieldSpec) -> int:
             return rule.ARRAY_OF_TEXTS
         return rule.BY_HAND
     return {"any": rule.ANY, "array": rule.ARRAY, "object": rule.OBJECT}[spec.shape]
+
+
+def _present(slots: NDArray[np.int32]) -> list[int]:
+    """Return the slots that occur, rising."""
+    found: list[int] = np.flatnonzero(np.bincount(slots)).tolist()
+    return found
 
 
 def _bytes_array(raw: bytes | bytearray) -> NDArray[np.uint8]:

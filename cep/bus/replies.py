@@ -9,6 +9,7 @@ import numpy as np
 
 from cep.bus.connection import error_of_reply
 from cep.bus.kernels import reply as scan
+from cep.bus.kernels.shape import new_shapes
 from cep.bus.link import Link
 from cep.bus.page import Entries
 from cep.errors import ConnectionFailedError, UsageError
@@ -68,8 +69,9 @@ class Replies:
         self._end = 0
         self._state = np.zeros(scan.STATE_SIZE, np.int64)
         self._streams = np.empty((16, 4), np.int64)
-        self._entries = np.empty((_FIRST_ROWS, 4), np.int64)
+        self._entries = np.empty((_FIRST_ROWS, 5), np.int64)
         self._fields = np.empty((9 * _FIRST_ROWS, 4), np.int64)
+        self._shapes = new_shapes()
         self.is_waiting = False
         """Whether a request was sent whose reply has not been read."""
 
@@ -141,6 +143,7 @@ class Replies:
                 self._streams,
                 self._entries,
                 self._fields,
+                *self._shapes,
             )
             if status == scan.DONE:
                 return

@@ -33,8 +33,11 @@ def warm_up() -> None:
     import numpy as np
 
     from cep.bus.kernels import reply
+    from cep.bus.kernels.shape import new_shapes
     from cep.bus.page import Entries, PageDecoder
 
-    state, table = np.zeros(reply.STATE_SIZE, np.int64), np.zeros((1, 4), np.int64)
-    reply.scan_reply(np.zeros(1, np.uint8), 0, state, table, table, table)
+    state, table = np.zeros(reply.STATE_SIZE, np.int64), np.zeros((1, 5), np.int64)
+    reply.scan_reply(
+        np.zeros(1, np.uint8), 0, state, table, table, table, *new_shapes()
+    )
     PageDecoder("", envelope=["@user_id"]).decode(Entries.of([(b"0-0", [])]))

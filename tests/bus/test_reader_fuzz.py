@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from cep.bus.kernels import reply as scan
 from cep.bus.kernels.decimal import to_double
 from cep.bus.kernels.json_value import number_parts
+from cep.bus.kernels.shape import MOST_FIELDS, new_shapes
 from cep.bus.page import SETTLED, Entries, PageDecoder
 from cep.events.codec import FIELDS, encode
 from cep.events.envelope import Event
@@ -85,9 +86,23 @@ def as_facts(page):
 def assert_same(rows):
     entries = Entries.of((b"1900000000000-%d" % i, row) for i, row in enumerate(rows))
     page = DECODERS.quick.decode(entries)
-    assert as_facts(page) == as_facts(DECODERS.slow.decode(entries))
+    expected = as_facts(DECODERS.slow.decode(entries))
+    assert as_facts(page) == expected
     assert page.entries_read == len(rows) == len(page.columns) + len(page.bad)
+    # And as the reader gets them: scanned from a reply, shapes told.
+    assert as_facts(DECODERS.quick.decode(scanned(rows))) == expected
     return page
+
+
+def scanned(rows):
+    """Entries as they come out of the scan of a reply."""
+    flat = [[word for pair in row for word in pair] for row in rows]
+    ids = [b"1900000000000-%d" % i for i in range(len(rows))]
+    raw = reply_of([(STREAM.encode(), list(zip(ids, flat, strict=True)))])
+    one = Scan(room=9 * len(rows) + MOST_FIELDS)
+    assert one.on(raw) == scan.DONE
+    data = np.frombuffer(bytearray(raw), np.uint8)
+    return Entries(data, one.entries[: one.state[scan.ENTRIES]], one.fields)
 
 
 def entry(known, payload=b"{}", **changes):
@@ -414,20 +429,27 @@ class Scan:
         self.state = np.zeros(scan.STATE_SIZE, np.int64)
         self.state[scan.PHASE] = phase
         self.streams = np.zeros((room, 4), np.int64)
-        self.entries = np.zeros((room, 4), np.int64)
+        self.entries = np.zeros((room, 5), np.int64)
+        self.shapes = new_shapes()
         self.fields = np.zeros((room, 4), np.int64)
 
     def on(self, raw):
         data = np.frombuffer(bytearray(raw or b"\0"), np.uint8)
         while True:
             status = scan.scan_reply(
-                data, len(raw), self.state, self.streams, self.entries, self.fields
+                data,
+                len(raw),
+                self.state,
+                self.streams,
+                self.entries,
+                self.fields,
+                *self.shapes,
             )
             if status != scan.FULL:
                 return status
             for name in ("streams", "entries", "fields"):
                 old = getattr(self, name)
-                new = np.zeros((2 * len(old), 4), np.int64)
+                new = np.zeros((2 * len(old), old.shape[1]), np.int64)
                 new[: len(old)] = old
                 setattr(self, name, new)
 
@@ -439,7 +461,7 @@ class Scan:
         ]
         entries = [
             (raw[a : a + b], [word for pair in fields[c : c + d] for word in pair])
-            for a, b, c, d in self.entries[: state[scan.ENTRIES]].tolist()
+            for a, b, c, d, _ in self.entries[: state[scan.ENTRIES]].tolist()
         ]
         return [
             [raw[a : a + b], entries[c : c + d]]
@@ -488,8 +510,47 @@ def test_reply_with_bytes_changed_is_never_read_outside(streams, seed):
     assert 0 <= one.state[scan.POSITION] <= len(raw)
     for table, used in ((one.entries, scan.ENTRIES), (one.fields, scan.FIELDS)):
         rows = table[: one.state[used]]
-        assert (rows >= 0).all()
+        assert (rows[:, :4] >= 0).all()
         assert (rows[:, 0] + rows[:, 1] <= len(raw)).all()
+
+
+@settings(patient, max_examples=200)
+@given(seeds)
+def test_entries_alike_but_for_some_bytes_scan_like_hiredis(seed):
+    """Shapes are met again, nearly met, and more of them than are kept."""
+    rnd = random.Random(seed)
+    names = [b"id", b"stream", b"type", b"version", b"data", b"metadata", b"x" * 9]
+    entries = []
+    for i in range(rnd.randrange(1, 60)):
+        kind = rnd.randrange(rnd.choice([1, 2, 12]))
+        flat = []
+        for name in names[: 7 - kind % 3]:
+            value = b"%d" % kind if name in (b"type", b"stream") else b"v" * (i % 11)
+            flat += [name, value]
+        if rnd.random() < 0.2:
+            at = rnd.randrange(len(flat))
+            flat[at] = mutated(flat[at], rnd, 1)
+        if rnd.random() < 0.1:
+            flat *= 3  # more fields than a shape holds
+        entries.append((b"%d-%d" % (i, 10 ** rnd.randrange(9)), flat))
+    raw = reply_of([(b"key", entries)])
+    one = Scan(room=rnd.choice([1, 400]))
+    assert one.on(raw[: rnd.randrange(len(raw))]) == scan.MORE
+    assert one.on(raw) == scan.DONE
+    assert one.found(raw) == [[b"key", entries]]
+
+
+def test_plain_neighbours_are_of_one_shape_and_shapes_outlive_a_reply():
+    known = registry.get("market.trade")
+    payload = b'{"symbol":"a","price":1,"quantity":2}'
+    rows = [entry(known, payload, user_id=b"u" * (i % 30)) for i in range(50)]
+    assert scanned(rows).entries[:, 4].tolist() == [0] * 50
+    other = [entry(known, payload, version=b"2")]
+    assert scanned([*rows, *other, *rows]).entries[:, 4].tolist() == [
+        *[0] * 50,
+        1,
+        *[0] * 50,
+    ]
 
 
 def test_null_empty_and_error_replies():

@@ -18,6 +18,8 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 Bytes: TypeAlias = "NDArray[np.uint8]"
 Places: TypeAlias = "NDArray[np.int64]"
+Int: TypeAlias = Any
+"""An int or np.int64, which to kernels are the same and to mypy are not."""
 
 
 def _digest() -> str:
@@ -64,3 +66,11 @@ def helper(function: Function) -> Function:
     is meant.
     """
     return cast("Function", numba.njit(**_LEAN, **_HELPER)(function))
+
+
+def inlined(function: Function) -> Function:
+    """Compile a function that kernels call so often that calling it would show.
+
+    Of each array that is passed the shape and strides go by value, some 4 ns.
+    """
+    return cast("Function", numba.njit(forceinline=True, **_LEAN, **_HELPER)(function))

@@ -12,10 +12,11 @@ import numpy as np
 
 from cep.bus.kernels.compiling import helper
 from cep.bus.kernels.text import utf8_step
+from cep.bus.kernels.words import byte, plain_until
 from cep.events.json_text import MAX_DEPTH
 
 if TYPE_CHECKING:
-    from cep.bus.kernels.compiling import Bytes
+    from cep.bus.kernels.compiling import Bytes, Int
 
 _QUOTE: Final = 34
 _BACKSLASH: Final = 92
@@ -35,29 +36,29 @@ _MAX_EXPONENT: Final = 400
 
 
 @helper
-def skip_blanks(data: Bytes, at: int, end: int) -> int:
+def skip_blanks(data: Bytes, at: Int, end: Int) -> Int:
     """Return the place of the next byte that is not JSON's white space."""
     while at < end:
-        byte = data[at]
-        if byte != 32 and byte != 10 and byte != 13 and byte != 9:
+        found = byte(data, at)
+        if found > 32 or (found != 32 and found != 10 and found != 13 and found != 9):
             break
         at += 1
     return at
 
 
 @helper
-def _hex(byte: int) -> int:
-    if 48 <= byte <= 57:
-        return byte - 48
-    if 65 <= byte <= 70:
-        return byte - 55
-    if 97 <= byte <= 102:
-        return byte - 87
+def _hex(letter: Int) -> Int:
+    if 48 <= letter <= 57:
+        return letter - 48
+    if 65 <= letter <= 70:
+        return letter - 55
+    if 97 <= letter <= 102:
+        return letter - 87
     return -1
 
 
 @helper
-def _escape(data: Bytes, at: int, end: int) -> int:
+def _escape(data: Bytes, at: Int, end: Int) -> Int:
     """Return the place after the escape whose backslash is at ``at``, or -1."""
     if at + 1 >= end:
         return -1
@@ -77,25 +78,26 @@ def _escape(data: Bytes, at: int, end: int) -> int:
 
 
 @helper
-def string_end(data: Bytes, at: int, end: int) -> tuple[int, bool]:
+def string_end(data: Bytes, at: Int, end: Int) -> tuple[Int, bool]:
     """Return (place of the closing quote or -1, whether there are escapes).
 
     ``at`` is the place after the opening quote.
     """
     escaped = False
-    while at < end:
-        byte = data[at]
-        if byte == _QUOTE:
+    while True:
+        at = plain_until(data, at, end)
+        if at >= end:
+            break
+        found = byte(data, at)
+        if found == _QUOTE:
             return at, escaped
-        if byte < 32:
+        if found < 32:
             return -1, escaped
-        if byte == _BACKSLASH:
+        if found == _BACKSLASH:
             escaped = True
             at = _escape(data, at, end)
             if at < 0:
                 return -1, escaped
-        elif byte < 128:
-            at += 1
         else:
             size = utf8_step(data, at, end)
             if size == 0:
@@ -105,9 +107,20 @@ def string_end(data: Bytes, at: int, end: int) -> tuple[int, bool]:
 
 
 @helper
+def _leading_zeros(data: Bytes, at: Int, end: Int) -> Int:
+    """Return how many digits of a number come before the first that is not zero."""
+    zeros = np.int64(0)
+    while at < end and byte(data, at) in (46, 48):
+        if byte(data, at) == 48:
+            zeros += 1
+        at += 1
+    return zeros
+
+
+@helper
 def number_parts(
-    data: Bytes, at: int, end: int
-) -> tuple[int, bool, np.uint64, int, bool]:
+    data: Bytes, at: Int, end: Int
+) -> tuple[Int, bool, np.uint64, Int, bool]:
     """Return (place after a number or -1, minus, mantissa, exponent, is integer).
 
     The number is ``mantissa * 10**exponent``; it is an integer if written
@@ -116,36 +129,35 @@ def number_parts(
     minus = False
     mantissa = np.uint64(0)
     failed = (-1, False, mantissa, 0, False)
-    if at < end and data[at] == 45:
+    if at < end and byte(data, at) == 45:
         minus = True
         at += 1
     first = at
-    digits = 0
-    while at < end and 48 <= data[at] <= 57:
-        if digits > 0 or data[at] > 48:
-            digits += 1
-        mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - 48)
+    while at < end and 48 <= byte(data, at) <= 57:
+        mantissa = mantissa * np.uint64(10) + np.uint64(byte(data, at) - 48)
         at += 1
-    if at == first or (data[first] == 48 and at > first + 1):
+    digits = at - first
+    if digits == 0 or (digits > 1 and byte(data, first) == 48):
         return failed
     integer = True
     exponent = 0
-    if at < end and data[at] == 46:
+    if at < end and byte(data, at) == 46:
         integer = False
         at += 1
         point = at
-        while at < end and 48 <= data[at] <= 57:
-            if digits > 0 or data[at] > 48:
-                digits += 1
-            mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - 48)
+        while at < end and 48 <= byte(data, at) <= 57:
+            mantissa = mantissa * np.uint64(10) + np.uint64(byte(data, at) - 48)
             at += 1
         if at == point:
             return failed
         exponent = point - at
+        digits += at - point
     if digits > MAX_MANTISSA_DIGITS:
-        # The mantissa may have gone round, even to zero.
-        return failed
-    if at < end and (data[at] == 101 or data[at] == 69):
+        # The mantissa may have gone round, even to zero, if they are not zeros.
+        digits -= _leading_zeros(data, first, at)
+        if digits > MAX_MANTISSA_DIGITS:
+            return failed
+    if at < end and (byte(data, at) == 101 or byte(data, at) == 69):
         integer = False
         at += 1
         below = False
@@ -154,9 +166,9 @@ def number_parts(
             at += 1
         first = at
         written = 0
-        while at < end and 48 <= data[at] <= 57:
+        while at < end and 48 <= byte(data, at) <= 57:
             if written <= _MAX_EXPONENT:
-                written = written * 10 + (data[at] - 48)
+                written = written * 10 + (byte(data, at) - 48)
             at += 1
         if at == first:
             return failed
@@ -172,7 +184,7 @@ TRUE: Final = 6
 
 
 @helper
-def word_at(data: Bytes, at: int, end: int) -> int:
+def word_at(data: Bytes, at: Int, end: Int) -> Int:
     """Return NULL, FALSE or TRUE if that word stands at ``at``, else 0."""
     if at + 4 > end:
         return 0
@@ -189,19 +201,19 @@ def word_at(data: Bytes, at: int, end: int) -> int:
 
 
 @helper
-def word_end(at: int, word: int) -> int:
+def word_end(at: Int, word: Int) -> Int:
     """Return the place after the word that `word_at` found."""
     return at + 5 if word == FALSE else at + 4
 
 
 @helper
-def _scalar_end(data: Bytes, at: int, end: int) -> int:
+def _scalar_end(data: Bytes, at: Int, end: Int) -> Int:
     """Return the place after a scalar, or -1."""
-    byte = data[at]
-    if byte == _QUOTE:
+    found = byte(data, at)
+    if found == _QUOTE:
         close, _ = string_end(data, at + 1, end)
         return close + 1 if close >= 0 else -1
-    if byte >= 97:
+    if found >= 97:
         word = word_at(data, at, end)
         return word_end(at, word) if word > 0 else -1
     after, _, mantissa, exponent, _ = number_parts(data, at, end)
@@ -212,7 +224,7 @@ def _scalar_end(data: Bytes, at: int, end: int) -> int:
 
 
 @helper
-def _member_start(data: Bytes, at: int, end: int) -> int:
+def _member_start(data: Bytes, at: Int, end: Int) -> Int:
     """Return the place of a member's value, or -1; ``at`` is before its key."""
     at = skip_blanks(data, at, end)
     if at >= end or data[at] != _QUOTE:
@@ -227,7 +239,7 @@ def _member_start(data: Bytes, at: int, end: int) -> int:
 
 
 @helper
-def value_end(data: Bytes, at: int, end: int, outer: int | np.int64) -> int:
+def value_end(data: Bytes, at: Int, end: Int, outer: Int) -> Int:
     """Return the place after a value of any kind, or -1.
 
     ``outer`` is how many brackets it stands in already.
@@ -238,20 +250,20 @@ def value_end(data: Bytes, at: int, end: int, outer: int | np.int64) -> int:
         at = skip_blanks(data, at, end)
         if at >= end:
             return -1
-        byte = data[at]
-        if byte in (_OPEN, _OPEN_LIST):
+        found = byte(data, at)
+        if found in (_OPEN, _OPEN_LIST):
             depth += 1
             if depth + outer > MAX_DEPTH:
                 return -1
             kinds <<= np.uint64(1)
-            if byte == _OPEN:
+            if found == _OPEN:
                 kinds |= np.uint64(1)
             inner = skip_blanks(data, at + 1, end)
             if inner >= end:
                 return -1
             if data[inner] == _CLOSE or data[inner] == _CLOSE_LIST:
                 at = inner
-            elif byte == _OPEN:
+            elif found == _OPEN:
                 at = _member_start(data, inner, end)
                 if at < 0:
                     return -1
@@ -269,15 +281,15 @@ def value_end(data: Bytes, at: int, end: int, outer: int | np.int64) -> int:
             if at >= end:
                 return -1
             is_object = kinds & np.uint64(1) == np.uint64(1)
-            byte = data[at]
-            if byte == _COMMA:
+            found = byte(data, at)
+            if found == _COMMA:
                 at += 1
                 if is_object:
                     at = _member_start(data, at, end)
                     if at < 0:
                         return -1
                 break
-            if byte != (_CLOSE if is_object else _CLOSE_LIST):
+            if found != (_CLOSE if is_object else _CLOSE_LIST):
                 return -1
             depth -= 1
             kinds >>= np.uint64(1)
@@ -287,7 +299,7 @@ def value_end(data: Bytes, at: int, end: int, outer: int | np.int64) -> int:
 
 
 @helper
-def texts_end(data: Bytes, at: int, end: int, non_empty: bool) -> int:
+def texts_end(data: Bytes, at: Int, end: Int, non_empty: bool) -> Int:
     """Return the place after a list of nothing but strings, or -1."""
     at = skip_blanks(data, at + 1, end)
     if at < end and data[at] == _CLOSE_LIST:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cep.bus.kernels.compiling import helper, kernel
+from cep.bus.kernels.compiling import helper, inlined, kernel
 from cep.bus.kernels.decimal import to_double
 from cep.bus.kernels.envelope import DATA, GOOD, SLOW
 from cep.bus.kernels.json_value import (
@@ -21,12 +21,13 @@ from cep.bus.kernels.json_value import (
     word_at,
     word_end,
 )
-from cep.bus.kernels.text import intern, same
+from cep.bus.kernels.text import intern
+from cep.bus.kernels.words import byte, same
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cep.bus.kernels.compiling import Bytes, Places
+    from cep.bus.kernels.compiling import Bytes, Int, Places
 
 # What may stand in a field.
 FLOAT: Final = 0
@@ -50,7 +51,8 @@ NULLABLE: Final = 4
 COLUMN: Final = 5  # -1 if nobody asked for it
 GROUP: Final = 6  # which array the column is in
 PLACE: Final = 7  # which row of that array
-RULE_SIZE: Final = 8
+IS_PLAIN: Final = 8  # whether JSON writes the name as it is
+RULE_SIZE: Final = 9
 
 FLOATS: Final = 0
 INTS: Final = 1
@@ -63,17 +65,17 @@ _FOUND: Final = 2
 _INT_MAX: Final = np.uint64(2**63 - 1)
 
 
-@helper
+@inlined
 def _value(
     data: Bytes,
-    at: int,
-    end: int,
-    what: int,
-    f: int,
+    at: Int,
+    end: Int,
+    what: Int,
+    f: Int,
     floats: NDArray[np.float64],
     ints: NDArray[np.int64],
     spans: NDArray[np.int64],
-) -> int:
+) -> Int:
     """Read a value into place ``f`` of the scratch arrays; return its end or -1."""
     if what in (FLOAT, INT):
         after, minus, mantissa, exponent, integer = number_parts(data, at, end)
@@ -99,7 +101,7 @@ def _value(
         ints[f] = 1 if word == TRUE else 0
         return word_end(at, word) if word in (TRUE, FALSE) else -1
     if what in (TEXT, NON_EMPTY_TEXT):
-        if data[at] != 34:
+        if byte(data, at) != 34:
             return -1
         close, escaped = string_end(data, at + 1, end)
         if close < 0 or (what == NON_EMPTY_TEXT and close == at + 1):
@@ -125,14 +127,14 @@ def _value(
 @helper
 def _field(
     data: Bytes,
-    key: int,
-    length: int,
+    key: Int,
+    length: Int,
     names: Bytes,
     rules: Places,
-    first: int,
-    count: int,
-    guess: int | np.int64,
-) -> int:
+    first: Int,
+    count: Int,
+    guess: Int,
+) -> Int:
     """Return which field a key names, -1 if none; ``guess`` is tried first."""
     for i in range(count):
         f = int(guess) + i
@@ -145,15 +147,53 @@ def _field(
     return -1
 
 
+@inlined
+def _expected(
+    data: Bytes, at: Int, end: Int, names: Bytes, rules: Places, rule: Int
+) -> Int:
+    """Return the place after a key if it names a rule's field as JSON does, or -1."""
+    length = rules[rule, NAME_LENGTH]
+    if (
+        rules[rule, IS_PLAIN] == 0
+        or at + length + 2 > end
+        or byte(data, at) != 34
+        or byte(data, at + length + 1) != 34
+        or not same(data, at + 1, names, rules[rule, NAME], length)
+    ):
+        return -1
+    return at + length + 2
+
+
+@helper
+def _key(
+    data: Bytes,
+    at: Int,
+    end: Int,
+    names: Bytes,
+    rules: Places,
+    first: Int,
+    count: Int,
+    guess: Int,
+) -> tuple[Int, Int]:
+    """Return (place after a key or -1, field that it names or -1)."""
+    if at >= end or byte(data, at) != 34:
+        return np.int64(-1), np.int64(-1)
+    close, escaped = string_end(data, at + 1, end)
+    if close < 0 or escaped:
+        return np.int64(-1), np.int64(-1)
+    length = close - at - 1
+    return close + 1, _field(data, at + 1, length, names, rules, first, count, guess)
+
+
 @helper
 def _object(
     data: Bytes,
-    at: int,
-    end: int,
+    at: Int,
+    end: Int,
     names: Bytes,
     rules: Places,
-    first: int,
-    count: int,
+    first: Int,
+    count: Int,
     state: NDArray[np.int8],
     floats: NDArray[np.float64],
     ints: NDArray[np.int64],
@@ -163,32 +203,33 @@ def _object(
     for f in range(count):
         state[f] = _ABSENT
     at = skip_blanks(data, at, end)
-    if at >= end or data[at] != 123:
+    if at >= end or byte(data, at) != 123:
         return False
     at = skip_blanks(data, at + 1, end)
-    guess: int | np.int64 = np.int64(0)
-    if at < end and data[at] == 125:
+    guess = 0
+    if at < end and byte(data, at) == 125:
         at += 1
     else:
         while True:
-            if at >= end or data[at] != 34:
-                return False
-            key = at + 1
-            close, escaped = string_end(data, key, end)
-            if close < 0 or escaped:
-                return False
-            at = skip_blanks(data, close + 1, end)
-            if at >= end or data[at] != 58:
+            f = guess
+            after = -1
+            if guess < count:
+                after = _expected(data, at, end, names, rules, first + guess)
+            if after < 0:
+                after, f = _key(data, at, end, names, rules, first, count, guess)
+                if after < 0:
+                    return False
+            at = skip_blanks(data, after, end)
+            if at >= end or byte(data, at) != 58:
                 return False
             at = skip_blanks(data, at + 1, end)
             if at >= end:
                 return False
-            f = _field(data, key, close - key, names, rules, first, count, guess)
             if f < 0:
                 at = value_end(data, at, end, np.int64(1))
             elif state[f] != _ABSENT:
                 return False
-            elif word_at(data, at, end) == NULL:
+            elif byte(data, at) == 110 and word_at(data, at, end) == NULL:
                 if rules[first + f, NULLABLE] == 0:
                     return False
                 state[f] = _NULL
@@ -200,14 +241,14 @@ def _object(
             if at < 0:
                 return False
             if f >= 0:
-                guess = f + 1 if f + 1 < count else np.int64(0)
+                guess = f + 1 if f + 1 < count else 0
             at = skip_blanks(data, at, end)
             if at >= end:
                 return False
-            if data[at] == 125:
+            if byte(data, at) == 125:
                 at += 1
                 break
-            if data[at] != 44:
+            if byte(data, at) != 44:
                 return False
             at = skip_blanks(data, at + 1, end)
     if skip_blanks(data, at, end) != end:

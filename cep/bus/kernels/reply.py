@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cep.bus.kernels.compiling import helper, kernel
+from cep.bus.kernels.shape import KNOWN, LAST, MOST_FIELDS, NUMBER, fill, learn, match
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cep.bus.kernels.compiling import Bytes, Places
+    from cep.bus.kernels.compiling import Bytes, Int, Places
 
 # What a scan ends with.
 DONE: Final = 0
@@ -49,7 +50,7 @@ _MAX_DIGITS: Final = 12
 
 
 @helper
-def _header(data: Bytes, end: int, position: int) -> tuple[int, int, int]:
+def _header(data: Bytes, end: Int, position: Int) -> tuple[Int, Int, Int]:
     """Read ``*N`` or ``$N`` and its line end; return (status, N, next position).
 
     N is -1 for null. Which of the two it is, `_array` and `_bulk` check.
@@ -78,7 +79,7 @@ def _header(data: Bytes, end: int, position: int) -> tuple[int, int, int]:
 
 
 @helper
-def _array(data: Bytes, end: int, position: int) -> tuple[int, int, int]:
+def _array(data: Bytes, end: Int, position: Int) -> tuple[Int, Int, Int]:
     """Read ``*N``, as `_header`."""
     if position < end and data[position] != _STAR:
         return NOT_RESP, 0, position
@@ -86,7 +87,7 @@ def _array(data: Bytes, end: int, position: int) -> tuple[int, int, int]:
 
 
 @helper
-def _bulk(data: Bytes, end: int, position: int) -> tuple[int, int, int, int]:
+def _bulk(data: Bytes, end: Int, position: Int) -> tuple[Int, Int, Int, Int]:
     """Read a bulk string; return (status, offset, length, next position)."""
     if position < end and data[position] != _DOLLAR:
         return NOT_RESP, 0, 0, position
@@ -105,13 +106,13 @@ def _bulk(data: Bytes, end: int, position: int) -> tuple[int, int, int, int]:
 @helper
 def _entry(
     data: Bytes,
-    end: int,
-    position: int,
+    end: Int,
+    position: Int,
     entries: Places,
-    row: int,
+    row: Int,
     fields: Places,
-    used: int,
-) -> tuple[int, int, int]:
+    used: Int,
+) -> tuple[Int, Int, Int]:
     """Read one entry into the tables; return (status, next position, fields used)."""
     status, size, at = _array(data, end, position)
     if status == DONE and size != 2:
@@ -147,18 +148,25 @@ def _entry(
     entries[row, 1] = id_length
     entries[row, 2] = used
     entries[row, 3] = now - used
+    entries[row, 4] = -1
     return DONE, at, now
 
 
 @kernel
 def scan_reply(
     data: Bytes,
-    end: int,
+    end: Int,
     state: NDArray[np.int64],
     streams: Places,
     entries: Places,
     fields: Places,
-) -> int:
+    words: NDArray[np.uint64],
+    parts: Places,
+    places: Places,
+    sizes: Places,
+    shapes: Places,
+    found: Places,
+) -> Int:
     """Scan on; return what it ended with.
 
     Parameters
@@ -173,6 +181,8 @@ def scan_reply(
         entries. Not used for XRANGE.
     entries, fields
         As in `cep.bus.page.Entries`.
+    words, parts, places, sizes, shapes, found
+        See `cep.bus.kernels.shape.new_shapes`; kept from reply to reply.
     """
     while True:
         position = state[POSITION]
@@ -222,13 +232,48 @@ def scan_reply(
             state[POSITION] = at
             state[PHASE] = ENTRY
         elif state[ENTRIES_LEFT] > 0:
-            if state[ENTRIES] >= len(entries):
+            row, used = state[ENTRIES], state[FIELDS]
+            if row >= len(entries):
                 return FULL
-            status, at, used = _entry(
-                data, end, position, entries, state[ENTRIES], fields, state[FIELDS]
-            )
-            if status != DONE:
-                return status
+            at = -1
+            if used + MOST_FIELDS <= len(fields):
+                # Neighbours are mostly alike: begin with the last shape found.
+                for i in range(shapes[KNOWN]):
+                    shape = (shapes[LAST] + i) % shapes[KNOWN]
+                    at = match(data, end, position, shape, words, parts, sizes, found)
+                    if at >= 0:
+                        shapes[LAST] = shape
+                        count = fill(shape, places, sizes, found, fields, used)
+                        entries[row, 0] = found[0, 1]
+                        entries[row, 1] = found[0, 2]
+                        entries[row, 2] = used
+                        entries[row, 3] = count
+                        entries[row, 4] = sizes[shape, NUMBER]
+                        used += count
+                        break
+            if at < 0:
+                first = used
+                status, at, used = _entry(
+                    data, end, position, entries, row, fields, used
+                )
+                if status != DONE:
+                    return status
+                if first + MOST_FIELDS <= len(fields):
+                    entries[row, 4] = learn(
+                        data,
+                        position,
+                        at,
+                        entries[row, 0],
+                        entries[row, 1],
+                        fields,
+                        first,
+                        used - first,
+                        words,
+                        parts,
+                        places,
+                        sizes,
+                        shapes,
+                    )
             state[ENTRIES] += 1
             state[FIELDS] = used
             state[ENTRIES_LEFT] -= 1

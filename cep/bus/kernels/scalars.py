@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cep.bus.kernels.compiling import helper
-from cep.events.ids import ALPHABET, LENGTH
+from cep.bus.kernels.compiling import helper, inlined
+from cep.bus.kernels.words import byte
+from cep.events.ids import ALPHABET, LENGTH, MAX_TIME_MS
 from cep.events.timestamps import END_MS
 
 if TYPE_CHECKING:
-    from cep.bus.kernels.compiling import Bytes
+    from cep.bus.kernels.compiling import Bytes, Int
 
 _NO_LETTER: Final = 255
 
@@ -29,52 +30,65 @@ _DAYS_BEFORE: Final = np.array(
 )
 
 
+@inlined
+def _letters_at(data: Bytes, at: Int, count: Int) -> tuple[Int, Int]:
+    """Return the value of up to 12 letters, and bits above 31 if one is no letter."""
+    value, seen = np.int64(0), np.int64(0)
+    for i in range(at, at + count):
+        letter = np.int64(_LETTERS[data[np.uint64(i)]])
+        seen |= letter
+        value = value << 5 | letter
+    return value, seen
+
+
 @helper
 def ulid_words(
-    data: Bytes, offset: int, length: int
+    data: Bytes, offset: Int, length: Int
 ) -> tuple[bool, np.uint64, np.uint64]:
     """Return (whether it is a canonical ULID, upper word, lower word)."""
-    hi = np.uint64(0)
-    lo = np.uint64(0)
-    if length != LENGTH or _LETTERS[data[offset]] > 7:
-        return False, hi, lo
-    for i in range(LENGTH):
-        value = _LETTERS[data[offset + i]]
-        if value == _NO_LETTER:
-            return False, hi, lo
-        hi = (hi << np.uint64(5)) | (lo >> np.uint64(59))
-        lo = (lo << np.uint64(5)) | np.uint64(value)
-    return True, hi, lo
+    if length != LENGTH:
+        return False, np.uint64(0), np.uint64(0)
+    time_ms, a = _letters_at(data, offset, np.int64(10))
+    upper, b = _letters_at(data, offset + 10, np.int64(8))
+    lower, c = _letters_at(data, offset + 18, np.int64(8))
+    hi = np.uint64(time_ms << 16 | upper >> 24)
+    lo = np.uint64(upper & 0xFFFFFF) << np.uint64(40) | np.uint64(lower)
+    return (a | b | c) < 32 and time_ms <= MAX_TIME_MS, hi, lo
 
 
 @helper
-def number(data: Bytes, offset: int, length: int) -> int:
+def number(data: Bytes, offset: Int, length: Int) -> Int:
     """Return a decimal of at most 18 digits, -1 if it is none."""
     if length < 1 or length > 18:
         return -1
-    value = 0
+    value = np.int64(0)
     for i in range(offset, offset + length):
-        if data[i] < 48 or data[i] > 57:
+        digit = byte(data, i) - 48
+        if digit < 0 or digit > 9:
             return -1
-        value = value * 10 + (data[i] - 48)
+        value = value * 10 + digit
     return value
 
 
 @helper
-def entry_time(data: Bytes, offset: int, length: int) -> tuple[int, int]:
+def entry_time(data: Bytes, offset: Int, length: Int) -> tuple[Int, Int]:
     """Return both parts of an entry id, -1 each if a part is above 18 digits."""
-    for i in range(offset, offset + length):
-        if data[i] == 45:
-            ms = number(data, offset, i - offset)
-            seq = number(data, i + 1, offset + length - i - 1)
-            if ms >= 0 and seq >= 0:
-                return ms, seq
-            break
-    return -1, -1
+    end = offset + length
+    ms = np.int64(0)
+    at = offset
+    while at < end and byte(data, at) != 45:
+        if at - offset >= 18 or byte(data, at) < 48 or byte(data, at) > 57:
+            return -1, -1
+        ms = ms * 10 + (byte(data, at) - 48)
+        at += 1
+    seq = number(data, at + 1, end - at - 1)
+    if at == offset or seq < 0:
+        return -1, -1
+    return ms, seq
 
 
 @helper
-def version(data: Bytes, offset: int, length: int) -> int:
+def version(data: Bytes, offset: Int, length: Int) -> Int:
     """Return a version, -1 if it is none."""
     if length > 9 or (length > 0 and data[offset] == 48):
         return -1
@@ -82,16 +96,33 @@ def version(data: Bytes, offset: int, length: int) -> int:
 
 
 @helper
-def _two(data: Bytes, at: int) -> int:
-    tens, ones = data[at], data[at + 1]
-    if tens < 48 or tens > 57 or ones < 48 or ones > 57:
+def _two(data: Bytes, at: Int) -> Int:
+    tens, ones = byte(data, at) - 48, byte(data, at + 1) - 48
+    if tens < 0 or tens > 9 or ones < 0 or ones > 9:
         return -1
-    value: int = (tens - 48) * 10 + (ones - 48)
-    return value
+    return tens * 10 + ones
 
 
 @helper
-def timestamp_ms(data: Bytes, offset: int, length: int) -> int:
+def time_of_day_ms(data: Bytes, at: Int) -> Int:
+    """Return milliseconds of ``HH:MM:SS.fffZ``, below -10**9 if it is none."""
+    hour, minute = _two(data, at), _two(data, at + 3)
+    second, tens = _two(data, at + 6), _two(data, at + 9)
+    ones = byte(data, at + 11) - 48
+    if (
+        (hour | minute | second | tens | ones) < 0
+        or (hour > 23 or minute > 59 or second > 59 or ones > 9)
+        or byte(data, at + 2) != 58
+        or byte(data, at + 5) != 58
+        or byte(data, at + 8) != 46
+        or byte(data, at + 12) != 90
+    ):
+        return -2_000_000_000
+    return ((hour * 60 + minute) * 60 + second) * 1000 + tens * 10 + ones
+
+
+@helper
+def timestamp_ms(data: Bytes, offset: Int, length: Int) -> Int:
     """Return milliseconds since 1970, -1 if this is no event time."""
     if length < 20:
         return -1

@@ -1,4 +1,4 @@
-"""Bytes: equality, UTF-8, and dictionaries of equal texts."""
+"""Bytes: UTF-8, and dictionaries of equal texts."""
 
 from __future__ import annotations
 
@@ -7,29 +7,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from cep.bus.kernels.compiling import helper, kernel
+from cep.bus.kernels.words import byte, same, up_to_eight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cep.bus.kernels.compiling import Bytes, Places
+    from cep.bus.kernels.compiling import Bytes, Int, Places
 
 _PROBES: Final = 32
 _HASHED: Final = 64
+_START: Final = np.uint64(14695981039346656037)
+_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 @helper
-def same(
-    data: Bytes, offset: int, other: Bytes, start: int | np.int64, length: int
-) -> bool:
-    """Return whether ``length`` bytes are equal; both ranges must be in bounds."""
-    at = 0
-    while at < length and data[offset + at] == other[start + at]:
-        at += 1
-    return at == length
-
-
-@helper
-def utf8_step(data: Bytes, at: int, end: int) -> int:
+def utf8_step(data: Bytes, at: Int, end: Int) -> Int:
     """Return the length of the UTF-8 sequence at ``at``, 0 if it is none.
 
     As Python judges it: no surrogates, nothing overlong, up to U+10FFFF.
@@ -61,11 +53,11 @@ def utf8_step(data: Bytes, at: int, end: int) -> int:
 
 
 @helper
-def is_utf8(data: Bytes, offset: int, length: int) -> bool:
+def is_utf8(data: Bytes, offset: Int, length: Int) -> bool:
     """Return whether ``length`` bytes are UTF-8."""
     at, end = offset, offset + length
     while at < end:
-        if data[at] < 0x80:
+        if byte(data, at) < 0x80:
             at += 1
         else:
             size = utf8_step(data, at, end)
@@ -76,27 +68,31 @@ def is_utf8(data: Bytes, offset: int, length: int) -> bool:
 
 
 @helper
-def _hash(data: Bytes, offset: int, length: int) -> np.uint64:
+def _hash(data: Bytes, offset: Int, length: Int) -> np.uint64:
     # Long texts differ early or late, or not at all; if they do in the middle,
     # the bound on probes keeps that from costing much.
-    code = np.uint64(14695981039346656037) ^ np.uint64(length)
-    end = offset + length
-    for i in range(offset, end):
-        if i < offset + _HASHED or i >= end - _HASHED:
-            code = (code ^ np.uint64(data[i])) * np.uint64(1099511628211)
+    code = _START ^ np.uint64(length)
+    at, end = offset, offset + length
+    while at < end:
+        some = end - at if end - at < 8 else np.int64(8)
+        code = (code ^ up_to_eight(data, at, some)) * _FACTOR
+        code ^= code >> np.uint64(29)
+        at += some
+        if at == offset + _HASHED and end - at > _HASHED:
+            at = end - _HASHED
     return code ^ (code >> np.uint64(32))
 
 
 @helper
 def intern(
     data: Bytes,
-    offset: int,
-    length: int,
-    mark: int | np.int64,
+    offset: Int,
+    length: Int,
+    mark: Int,
     table: NDArray[np.int32],
     spans: Places,
-    count: int | np.int64,
-) -> tuple[int | np.int64, int | np.int64]:
+    count: Int,
+) -> tuple[Int, Int]:
     """Return (code of a text, number of texts now), adding it if it is new.
 
     Texts that need many probes are added again: the caller must merge equal
@@ -144,12 +140,12 @@ def intern_column(
     valid: NDArray[np.bool_],
     table: NDArray[np.int32],
     spans: Places,
-) -> int | np.int64:
+) -> Int:
     """Give each good row (status 0) the code of its text; return the texts found.
 
     A text of length 0 is no value.
     """
-    count: int | np.int64 = np.int64(0)
+    count: Int = np.int64(0)
     for row in range(len(status)):
         length = spans_of_rows[row, 1]
         if status[row] == 0 and length > 0:
