@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from cep.engine.derive import DerivedEvent
     from cep.engine.matches import Outputs
+    from cep.engine.python_calls import RuleFailure
     from cep.events.columns import EventColumns
 
 
@@ -59,12 +60,16 @@ class RunResult:
         Of each stream: rows read, processed, late, duplicate and buffered.
     seconds
         Wall time of the run, loading not counted.
+    failures
+        The events that a Python function of a rule failed on, and that the rule
+        did not see.
     """
 
     events: list[DerivedEvent]
     counts: dict[str, RuleCounts]
     accounting: dict[str, dict[str, int]]
     seconds: float
+    failures: list[RuleFailure] = field(default_factory=list)
     _frame: pl.DataFrame | None = field(default=None, repr=False)
 
     @property
@@ -95,6 +100,8 @@ class RunResult:
 def _told(counts: RuleCounts) -> str:
     """Say what a rule did; what a limit cost it, too, if it did."""
     said = f"{counts.emitted:,} derived, {counts.suppressed:,} suppressed"
+    if counts.errors:
+        said += f", {counts.errors:,} events on which it failed"
     if counts.dropped_partials:
         said += f", {counts.dropped_partials:,} partial matches dropped at its limit"
     if counts.dropped_outputs:
@@ -186,7 +193,9 @@ def run_rules(
             "buffered": waiting[name],
         }
     seconds = time.perf_counter() - began
-    return RunResult(found.in_order(), operator.counts(), accounting, seconds)
+    return RunResult(
+        found.in_order(), operator.counts(), accounting, seconds, found.failures
+    )
 
 
 class _Found:
@@ -195,6 +204,7 @@ class _Found:
     def __init__(self, rules: Sequence[str], most: int) -> None:
         self.places = {name: place for place, name in enumerate(rules)}
         self.events: list[DerivedEvent] = []
+        self.failures: list[RuleFailure] = []
         self.size, self.most = 0, most
 
     def take(self, piece: Outputs) -> None:
@@ -202,6 +212,7 @@ class _Found:
         if self.size > self.most:
             self.refuse(piece)
         self.events += piece.events
+        self.failures += piece.failures
 
     def refuse(self, piece: Outputs) -> NoReturn:
         by_rule = Counter(event.rule for event in self.events)

@@ -194,8 +194,10 @@ def summary_text(summary: Summary) -> str:
 
 
 def limits_text(counts: dict[str, int]) -> str:
-    """Return what a rule's limits cost it; empty if nothing."""
+    """Return what errors and limits cost a rule; empty if nothing."""
     text = ""
+    if counts.get("errors"):
+        text += f", {counts['errors']:,} events on which it failed"
     if counts.get("dropped_partials"):
         text += f", {counts['dropped_partials']:,} partial matches dropped at its limit"
     if counts.get("dropped_outputs"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cep.engine.derive import DerivedEvent
     from cep.engine.keyspace import KeySpace
     from cep.engine.plan import CompiledRule
+    from cep.engine.python_calls import RuleFailure
 
 
 @dataclass(slots=True)
@@ -212,10 +213,11 @@ class Outputs:
     """What a step found.
 
     ``matches`` holds one `Matches` for each rule that found something, in the
-    order of the rules.
+    order of the rules; ``failures`` the events that a function of a rule failed on.
     """
 
     matches: list[Matches] = field(default_factory=list)
+    failures: list[RuleFailure] = field(default_factory=list)
     _events: list[DerivedEvent] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cep.engine.batch import Batch, Coding
-from cep.engine.derive import DerivedEvent, leaf_value
+from cep.engine.derive import DerivedEvent
 from cep.engine.kernels import rows
 from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
 from cep.engine.predicates import Columns, Predicates
+from cep.engine.python_calls import MOST_ERRORS, PythonCalls, RuleFailure
 from cep.engine.running_closes import RunningCloses
-from cep.engine.running_rule import RuleCounts, RunningRule
+from cep.engine.running_rule import ERRORS, RuleCounts, RunningRule
 from cep.engine.running_slots import RunningSlots
 from cep.engine.running_windows import RunningWindows
 from cep.engine.state import (
@@ -34,7 +35,7 @@ from cep.engine.state import (
     pack,
     unpack,
 )
-from cep.errors import OutOfOrderError, RuleError, StateVersionError
+from cep.errors import OutOfOrderError, StateVersionError
 from cep.rules.types import ENVELOPE, payload_kinds
 
 if TYPE_CHECKING:
@@ -43,10 +44,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cep.engine.interner import Interner
-    from cep.engine.plan import PythonColumn
     from cep.engine.window_plan import WindowCounts
     from cep.events.columns import Column, EventColumns
-    from cep.rules.expressions import Python
     from cep.rules.rule import Rule
 
 NS_PER_MS = 1_000_000
@@ -109,6 +108,8 @@ class Operator:
         strings = self.plan.strings
         strings.fix()
         self._coding = Coding(strings, tuple(texts), strings.texts)
+        self.python_calls = PythonCalls(self.plan)
+        self._failures: list[RuleFailure] = []
         self._order = 0
         self._time = 0
         self._swept = 0
@@ -221,7 +222,8 @@ class Operator:
                 self._take_in(part, watermark_ns if last else LONG_AGO)
         elif self._is_due(watermark_ns):
             self._take_in(batch, watermark_ns)
-        outputs = Outputs()
+        outputs = Outputs(failures=self._failures)
+        self._failures = []
         for rule in self._rules:
             found = rule.take_matches()
             if found is not None:
@@ -270,8 +272,7 @@ class Operator:
     def fill(self, batch: Batch) -> NDArray[np.int64]:
         """Compute a batch's columns; returns the keys of its rows, (spaces, n)."""
         keys = self._keys(batch)
-        for call in self.plan.calls:
-            self._call(call, batch)
+        self._call_functions(batch)
         self._compute(batch, keys)
         return keys
 
@@ -295,8 +296,7 @@ class Operator:
             self._match(batch, keys, until_ns)
             return
         keys = self._keys(batch)
-        for call in self.plan.calls:
-            self._call(call, batch)
+        self._call_functions(batch)
         if self.closes.needs_columns:
             self._columns[0].fill(batch)
         for part, told in self.closes.told(batch, keys, until_ns):
@@ -308,9 +308,60 @@ class Operator:
 
     def _match(self, batch: Batch, keys: NDArray[np.int64], until_ns: int) -> None:
         bits = self._predicates.evaluate(batch)
-        for rule in self._rules:
-            rule.feed(batch, keys, bits, self._order, until_ns)
+        for number, rule in enumerate(self._rules):
+            failed = self.python_calls.rows_failed(number, batch)
+            if not failed:
+                rule.feed(batch, keys, bits, self._order, until_ns)
+            else:
+                self._feed_around(rule, failed, batch, keys, bits, until_ns)
         self._order += batch.ints.shape[1]
+
+    def _feed_around(
+        self,
+        rule: RunningRule,
+        failed: Mapping[int, str],
+        batch: Batch,
+        keys: NDArray[np.int64],
+        bits: NDArray[np.int64],
+        until_ns: int,
+    ) -> None:
+        """Let a rule see all rows but those that its functions failed on."""
+
+        def feed(begin: int, end: int, until_ns: int) -> None:
+            part = slice(begin, end)
+            of_keys = np.ascontiguousarray(keys[:, part])
+            of_bits = np.ascontiguousarray(bits[:, part])
+            first = self._order + begin
+            rule.feed(batch.take(part), of_keys, of_bits, first, until_ns)
+
+        seen = 0
+        for row, what in failed.items():
+            feed(seen, row, LONG_AGO)
+            seen = row + 1
+            if rule.tripped_at is not None:
+                break
+            time_ns = int(batch.time[row])
+            failure = RuleFailure(
+                rule.compiled.rule.name,
+                time_ns,
+                int(batch.stream[row]),
+                int(batch.entry_ms[row]),
+                int(batch.entry_seq[row]),
+                what,
+            )
+            self._failures.append(failure)
+            if rule.failed(time_ns):
+                # What was certain before this event comes out.
+                feed(seen, seen, time_ns)
+                rule.trip(time_ns, ERRORS)
+                break
+        feed(seen, len(batch), until_ns)
+
+    def _call_functions(self, batch: Batch) -> None:
+        if self.plan.calls:
+            rules = enumerate(self._rules)
+            tripped = {n for n, rule in rules if rule.tripped_at is not None}
+            self.python_calls.fill(batch, tripped)
 
     def _check_order(self, batch: Batch) -> None:
         times = batch.time
@@ -334,24 +385,6 @@ class Operator:
     def types_mask(self, types: Collection[str]) -> NDArray[np.uint8]:
         """Return 1 for those types, by type code + 1; events of others have code -1."""
         return np.array([0, *(t in types for t in self.plan.types)], np.uint8)
-
-    def _call(self, computed: PythonColumn, batch: Batch) -> None:
-        rows = self.rows_of(batch, [self.plan.types.index(t) for t in computed.types])
-        texts = self.plan.strings.texts
-        for i in rows.tolist():
-            args = [
-                leaf_value(float(batch.cols[c, i]), kind, texts)
-                for c, kind in zip(computed.reads, computed.kinds, strict=True)
-            ]
-            try:
-                result = computed.call.function(*args)
-            except Exception as error:
-                raise RuleError(
-                    str(computed.call),
-                    f"raised {type(error).__name__}: {error}, given {args!r:.200}",
-                    "mend the function; the event waits for it",
-                ) from error
-            batch.cols[computed.column, i] = _number(result, computed.call)
 
     # State -------------------------------------------------------------------
 
@@ -397,7 +430,8 @@ class Operator:
             for rule in self._rules
             if (at := rule.tripped_at) is not None
         }
-        return pack(EngineState(self._order, tripped, self.closes.until_ns))
+        errors = {r.prefix: r.error_times for r in self._rules if r.error_times}
+        return pack(EngineState(self._order, tripped, self.closes.until_ns, errors))
 
     def restore(self, state: Mapping[str, bytes]) -> list[str]:
         """Put back a snapshot into a new operator.
@@ -439,6 +473,7 @@ class Operator:
         for rule in self._rules:
             if rule.prefix in state.tripped:
                 rule.trip(*state.tripped[rule.prefix])
+            rule.error_times = state.errors.get(rule.prefix, [])[-MOST_ERRORS:]
 
     def sweep(self, watermark_ns: int) -> int:
         """Give back keys that have nothing left to remember; returns how many."""
@@ -459,23 +494,6 @@ class Operator:
                 swept += 1
         self._swept = self.keys()
         return swept
-
-
-def _number(result: object, call: Python) -> float:
-    """Return what a Python function returned as a column holds it."""
-    if result is None:
-        return np.nan
-    if not isinstance(result, (bool, int, float, np.bool_, np.integer, np.floating)):
-        raise RuleError(
-            str(call),
-            f"returned {result!r:.60}, a {type(result).__name__}",
-            "return a number, a truth value, or None for absent",
-        )
-    try:
-        number = float(result)
-    except OverflowError:
-        return np.nan
-    return number if np.isfinite(number) else np.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,4 +557,12 @@ def _copy(
     np.copyto(out, codes[places], where=valid)
 
 
-__all__ = ["Batch", "DerivedEvent", "Matches", "Operator", "Outputs", "RuleCounts"]
+__all__ = [
+    "Batch",
+    "DerivedEvent",
+    "Matches",
+    "Operator",
+    "Outputs",
+    "RuleCounts",
+    "RuleFailure",
+]

@@ -11,10 +11,12 @@ from cep.engine.growth import doubled, grown
 from cep.engine.kernels import nfa, vm
 from cep.engine.kernels.handle import WORDS, handle
 from cep.engine.matches import Matches
+from cep.engine.python_calls import ERRORS_WITHIN_NS, MOST_ERRORS
 from cep.engine.state import MatchState, damaged, pack, unpack
 
 OUT_ROWS = 4096  # of what kernels put out, before it has to be copied
-_WHY = ("", "limit", "skip_target_missing", "skip_target_is_first_event")
+_WHY = ("", "limit", "skip_target_missing", "skip_target_is_first_event", "errors")
+ERRORS = _WHY.index("errors")
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +43,7 @@ class RuleCounts:
     dropped_partials: int = 0
     dropped_outputs: int = 0
     live_partials: int = 0
+    errors: int = 0
     tripped: bool = False
     tripped_why: str = ""
 
@@ -53,7 +56,9 @@ class RunningRule:
         self.space = operator.plan.keyspaces[compiled.keyspace]
         rule = compiled.rule
         self.prefix = f"r|{rule.name}:{rule.hash}|"
-        self.suppressed = self.emitted = self.dropped_outputs = 0
+        self.suppressed = self.emitted = self.errors = 0
+        self.dropped_outputs = 0
+        self.error_times: list[int] = []
         # Whether a leaf is a code of a string, or a number as it stands.
         self.leaf_kinds = [
             "str" if kind in ("str", "json") else "float"
@@ -292,6 +297,7 @@ class RunningRule:
             dropped_partials=int(c[nfa.C_DROPPED]),
             dropped_outputs=self.dropped_outputs,
             live_partials=int(c[nfa.C_LIVE]),
+            errors=self.errors,
             tripped=bool(c[nfa.C_TRIPPED]),
             tripped_why=_WHY[c[nfa.C_TRIPPED]],
         )
@@ -304,8 +310,15 @@ class RunningRule:
             return None
         return int(c[nfa.C_TRIPPED_AT]), int(c[nfa.C_TRIPPED])
 
+    def failed(self, time_ns: int) -> bool:
+        """Count an event that its functions failed on; whether the rule must trip."""
+        self.errors += 1
+        self.error_times = [*self.error_times[1 - MOST_ERRORS :], time_ns]
+        many = len(self.error_times) == MOST_ERRORS
+        return many and time_ns - self.error_times[0] <= ERRORS_WITHIN_NS
+
     def trip(self, at_ns: int, why: int) -> None:
-        """Stop the rule, as it was before a restart."""
+        """Stop the rule, now or as it was before a restart."""
         if not 0 < why < len(_WHY):
             raise damaged(self.prefix, f"it tripped for reason {why}")
         self.arena.counters[[nfa.C_TRIPPED, nfa.C_TRIPPED_AT]] = why, at_ns

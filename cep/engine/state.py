@@ -32,13 +32,15 @@ T = TypeVar("T")
 class EngineState(msgspec.Struct):
     """What belongs to no key: the number of events so far, and rules that tripped.
 
-    ``tripped`` maps a rule's identity to the event time at which it stopped, and why.
+    ``tripped`` maps a rule's identity to the event time at which it stopped, and why,
+    ``errors`` to the event times at which its functions failed lately.
     Windows that ended by ``closed_ns`` have been told of.
     """
 
     order: Int64
     tripped: dict[str, tuple[Int64, Int64]] = {}
     closed_ns: Int64 = -(2**63)
+    errors: dict[str, list[Int64]] = {}
 
 
 class WindowState(msgspec.Struct, array_like=True):

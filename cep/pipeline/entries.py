@@ -4,6 +4,33 @@ A dead letter says why and from where: ``kind`` (late, duplicate, quarantine, ga
 rollback, output), ``reason``, ``stream``, ``entry_id``, ``detail``, the first 4 kB
 of the entry as ``raw`` with its whole ``raw_length`` and ``sha256``, and the
 ``pipeline``.
+A dead letter, or row, says why and from where, in these fields:
+
+==============  =============================================================
+``kind``        what became of it, see below
+``reason``      why: of kind quarantine one of `cep.events.reasons.Reason`, or
+                ``poison``; of kinds rule and output ``rule_error``; otherwise
+                the kind again
+``stream``      the input stream; of an output the stream it was meant for
+``entry_id``    the entry; of lost ones the last that was read before them
+``rule``        the rule, of kinds rule and output
+``detail``      in words; foreign data, like ``raw``
+``raw``         the first 4 kB of the entry, each field as ``name=value``, joined
+                by newlines; with its whole ``raw_length`` and ``sha256``
+``pipeline``    its name
+``missing``     of kind gap: how many entries
+==============  =============================================================
+
+==============  =============================================================
+kind            the entry
+==============  =============================================================
+``quarantine``  is no event of ours, or killed the process
+``late``        came below its stream's watermark
+``duplicate``   has the id of an earlier one
+``gap``         was lost before it was read or processed
+``rule``        was processed, but not by one rule, which failed on it
+``output``      was derived, but its type's model refuses it
+==============  =============================================================
 """
 
 from __future__ import annotations
@@ -45,13 +72,16 @@ def output_fields(derived: DerivedEvent) -> list[bytes]:
     return [word for pair in encode(event).items() for word in pair]
 
 
-def dead_letter(pipeline: str, kind: str, row: BadRow) -> list[bytes]:
+def dead_letter(
+    pipeline: str, kind: str, row: BadRow, *, rule: str = ""
+) -> list[bytes]:
     """Return a row that was given up on as the words of an entry."""
     fields: dict[str, bytes | str] = {
         "kind": kind,
         "reason": row.reason,
         "stream": row.stream,
         "entry_id": row.entry_id,
+        "rule": rule,
         "detail": row.detail,
         "raw": row.raw,
         "raw_length": str(row.raw_length),
@@ -77,6 +107,12 @@ def duplicate_letter(pipeline: str, raw: BadRow, event_id: str) -> list[bytes]:
     return dead_letter(pipeline, "duplicate", row)
 
 
+def failure_letter(pipeline: str, raw: BadRow, rule: str, what: str) -> list[bytes]:
+    """Return an event that a rule failed on, given by its bytes, as words."""
+    row = replace(raw, reason="rule_error", detail=what)
+    return dead_letter(pipeline, "rule", row, rule=rule)
+
+
 def refused_output(pipeline: str, derived: DerivedEvent, problem: str) -> list[bytes]:
     """Return an output that its own type's model refuses as the words of an entry."""
     raw = repr(derived.data).encode()
@@ -84,12 +120,12 @@ def refused_output(pipeline: str, derived: DerivedEvent, problem: str) -> list[b
         derived.stream,
         "",
         "rule_error",
-        f"rule {derived.rule}, event {derived.id}: {problem}",
+        f"event {derived.id}: {problem}",
         raw[:4096],
         len(raw),
         hashlib.sha256(raw).hexdigest(),
     )
-    return dead_letter(pipeline, "output", row)
+    return dead_letter(pipeline, "output", row, rule=derived.rule)
 
 
 def vanished(pipeline: str, stream: str, entry_id: str) -> list[bytes]:

@@ -16,6 +16,7 @@ from cep.pipeline.accounting import Accounting
 from cep.pipeline.entries import (
     dead_letter,
     duplicate_letter,
+    failure_letter,
     gap_letter,
     late_letter,
     vanished,
@@ -23,19 +24,22 @@ from cep.pipeline.entries import (
 from cep.pipeline.gaps import Gaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from cep.bus.page import StreamPage
     from cep.engine.batch import Batch
-    from cep.engine.operator import Operator
+    from cep.engine.operator import Operator, RuleFailure
     from cep.events.columns import EventColumns
     from cep.pipeline.definition import OnGap, Pipeline
     from cep.pipeline.gaps import Judgement
     from cep.pipeline.pending import Pending
     from cep.pipeline.store import Store, Stored
+
+
+_AT_ONCE = 1_000  # entries looked up in one round trip
 
 
 class Intake:
@@ -207,15 +211,7 @@ class Intake:
 
     def _put_aside(self, stream: str, rows: Batch, late: NDArray[np.bool_]) -> None:
         """Write rows of what is late, or else a duplicate, with its bytes."""
-        ids = _entry_ids(rows)
-        with clear_errors(self._client):
-            pipe = self._client.pipeline(transaction=False)
-            for entry_id in ids:
-                pipe.xrange(stream, entry_id, entry_id)
-            found = pipe.execute()
-        for i, (entry_id, entry) in enumerate(zip(ids, found, strict=True)):
-            fields = entry[0][1].items() if entry else ()  # it may be gone
-            raw = BadRow.of(stream, entry_id, "", "", fields)
+        for i, raw in enumerate(self._raw([(stream, x) for x in _entry_ids(rows)])):
             if late[i]:
                 words = late_letter(self._me, raw, int(rows.time[i]) // NS_PER_MS)
             else:
@@ -223,6 +219,27 @@ class Intake:
                 halves = int(rows.id_hi[i]) & mask, int(rows.id_lo[i]) & mask
                 words = duplicate_letter(self._me, raw, words_to_ulid(*halves))
             self._pending.add(self._store.dlq, words)
+
+    def put_failures(self, failures: Sequence[RuleFailure]) -> None:
+        """Write a row for each event that a rule failed on, with its bytes."""
+        names = [stream.name for stream in self.ordering.streams]
+        places = [(names[f.stream], f"{f.entry_ms}-{f.entry_seq}") for f in failures]
+        for failure, raw in zip(failures, self._raw(places), strict=True):
+            words = failure_letter(self._me, raw, failure.rule, failure.what)
+            self._pending.add(self._store.dlq, words)
+
+    def _raw(self, places: Sequence[tuple[str, str]]) -> Iterator[BadRow]:
+        """Yield the bytes of entries, none for those that are gone."""
+        for at in range(0, len(places), _AT_ONCE):
+            some = places[at : at + _AT_ONCE]
+            with clear_errors(self._client):
+                pipe = self._client.pipeline(transaction=False)
+                for stream, entry_id in some:
+                    pipe.xrange(stream, entry_id, entry_id)
+                found = pipe.execute()
+            for (stream, entry_id), entry in zip(some, found, strict=True):
+                fields = entry[0][1].items() if entry else ()
+                yield BadRow.of(stream, entry_id, "", "", fields)
 
     def _note_once(self, text: str) -> None:
         if text not in self._noted:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from cep.pipeline.runtime import Runner
     from cep.pipeline.store import Store, Stored
 
+WHY = {
+    "errors": "its functions failed on five events within a minute of event time",
+    "limit": "it had more partial matches than its limit",
+}
+
 
 class Session:
     """Takes over a pipeline from what is stored and runs it.
@@ -54,6 +59,8 @@ class Session:
         self.last_lag = self.last_report = time.monotonic()
         self.base_outputs = stored.outputs
         self.step_rows = limits.STEP_ROWS
+        self.stopped: set[str] = set()
+        self.slow: set[str] = set()
         self.intake = Intake(
             pipeline,
             store,
@@ -67,6 +74,7 @@ class Session:
         self.dropped = self.operator.restore(stored.state)
         self._note_changes(stored)
         self._note_rollback(stored)
+        self._note_stops()
         self.intake.read_again(stored.buffered)
         self.intake.look_for_gaps()
 
@@ -109,6 +117,7 @@ class Session:
             if stopping or self.ordering.ended:
                 break
         self.intake.show_lag()
+        self._note_slowness()
         summary = self._summary()
         self.runner.report(summary)
         return summary
@@ -134,15 +143,38 @@ class Session:
         while True:
             rows, mark = self.ordering.release(self.step_rows)
             before = self.pending.size
-            self._write(self.operator.step(rows, mark, take=self._write))
+            outputs = self.operator.step(rows, mark, take=self._write)
+            self._write(outputs)
             if len(rows):
                 self._count_processed(rows)
+            if outputs.failures:
+                self.intake.put_failures(outputs.failures)
+                self._note_stops()
             was_all = len(rows) < self.step_rows
             self.step_rows = _next_rows(self.step_rows, self.pending.size - before)
             if was_all:
                 return
             if self.pending.is_due():
                 self._commit()
+
+    def _note_stops(self) -> None:
+        for name, counts in self.operator.counts().items():
+            if counts.tripped and name not in self.stopped:
+                self.stopped.add(name)
+                why = WHY.get(counts.tripped_why, counts.tripped_why)
+                self.runner.note(
+                    f"rule {name} has stopped: {why}; it keeps its state and sees "
+                    "no more events"
+                )
+
+    def _note_slowness(self) -> None:
+        for name, cost in self.operator.python_calls.slow().items():
+            if name not in self.slow:
+                self.slow.add(name)
+                self.runner.note(
+                    f"{name} took {cost.worst_seconds:.1f} s for "
+                    f"{cost.worst_events:,} events; nothing else goes on meanwhile"
+                )
 
     def _count_processed(self, rows: Batch) -> None:
         self.pending.dirty = True
@@ -209,6 +241,8 @@ class Session:
         if now - self.last_report >= limits.REPORT_SECONDS:
             self.last_report = now
             self.runner.report(self._summary())
+            self._note_stops()
+            self._note_slowness()
 
     def _summary(self) -> Summary:
         return Summary(

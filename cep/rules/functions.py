@@ -301,6 +301,11 @@ def py(function: Callable[..., object], reads: Sequence[Expr]) -> Expr:
     another engine. The function gets the values in the order of ``reads`` (None
     where absent) and returns a number, a truth value (emitted as 1 or 0), or None
     for absent. It must depend on nothing else, or replays will differ.
+
+    It is called for every event of the step's types. Where it raises, or returns
+    anything else, the rule does not see the event, which gets a row of its own; a
+    rule that has five such events within a minute of event time stops. One that is
+    slow holds up the pipeline, which says so and changes nothing by it.
     """
     fields = []
     for item in reads:

@@ -238,7 +238,7 @@ def packed(value, version=STATE_VERSION):
 
 
 def test_packed_here_is_as_the_engine_packs():
-    parts = {"order": 3, "tripped": {}, "closed_ns": 7}
+    parts = {"order": 3, "tripped": {}, "closed_ns": 7, "errors": {}}
     assert packed(parts) == pack(EngineState(order=3, closed_ns=7))
 
 

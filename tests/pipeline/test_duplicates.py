@@ -99,6 +99,7 @@ def test_a_copy_gets_a_row_with_its_bytes(redis, redis_url):
         "reason": "duplicate",
         "stream": live.MARKET,
         "entry_id": f"{T + 5}-0",
+        "rule": "",
         "detail": f"an earlier entry of the stream has its id {one.id}",
         "raw": raw,
         "raw_length": str(len(raw)),

@@ -7,7 +7,13 @@ import pytest
 from cep import avg, e, emit, m, on, rule, seq
 from cep.events.columns import BadRow
 from cep.pipeline import stream
-from cep.pipeline.entries import dead_letter, duplicate_letter, late_letter, vanished
+from cep.pipeline.entries import (
+    dead_letter,
+    duplicate_letter,
+    failure_letter,
+    late_letter,
+    vanished,
+)
 
 pytestmark = pytest.mark.redis
 
@@ -91,7 +97,8 @@ def test_an_output_that_its_type_refuses_becomes_a_dead_letter(redis, redis_url)
     assert [one["values"]["price"] for one in found] == [1.0, 2.0]
     rows = live.dead_letters(redis)
     assert [(r["kind"], r["reason"]) for r in rows] == [("output", "rule_error")] * 2
-    assert rows[0]["detail"].startswith("rule trend, event 01HF7YAT0")
+    assert rows[0]["rule"] == "trend"
+    assert rows[0]["detail"].startswith("event 01HF7YAT0")
     assert "data.confidence_score is null" in rows[0]["detail"]
     assert "trend_id" in rows[0]["raw"].decode()
     assert summary.total.processed == 2
@@ -224,6 +231,7 @@ def test_letters_of_every_kind_have_the_same_fields():
         dead_letter("p", "quarantine", ROW),
         late_letter("p", ROW, T),
         duplicate_letter("p", ROW, "01J"),
+        failure_letter("p", ROW, "r", "raised"),
         vanished("p", "s", "1-2"),
     ]
     assert len({tuple(fields_of(words)) for words in letters}) == 1

@@ -6,9 +6,9 @@ import live
 import msgspec
 import pytest
 
-from cep import avg, count, e, emit, m, max, on, py, rule, seq, std
+from cep import avg, count, e, emit, m, max, on, rule, seq, std
 from cep.bus.keys import meta_key
-from cep.errors import RuleError, StateVersionError, UsageError
+from cep.errors import StateVersionError, UsageError
 from cep.pipeline import stream
 
 pytestmark = pytest.mark.redis
@@ -194,29 +194,6 @@ def test_a_changed_rule_takes_no_foreign_rows_of_its_window_and_others_keep_thei
     assert [v["now"] for v in values(redis) if "n" in v][-1] == pytest.approx(
         [103.0, statistics.pstdev([100.0, 104.0, 105.0]), 105.0]
     )
-
-
-def test_an_event_that_a_function_fails_on_waits_for_the_mended_one(redis, redis_url):
-    def calling(function):
-        @rule("checked")
-        def checked():
-            good = py(function, reads=[e.price]) == 1
-            return on("market.trade").where(good), emit(price=e.price)
-
-        return pipeline(checked, every)
-
-    def fails(price):
-        if price == 2:
-            raise LookupError("two")
-        return True
-
-    trades(redis, (0, 1.0), (400, 2.0), (900, 3.0))
-    for _ in range(2):
-        with pytest.raises(RuleError, match=r"raised LookupError: two, given \[2\.0\]"):
-            live.drained(redis, redis_url, calling(fails))
-    live.drained(redis, redis_url, calling(lambda price: True))
-    found = sorted(v["price"] for v in values(redis))
-    assert found == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
 
 
 def test_a_stream_with_buffered_entries_cannot_be_left_out(redis, redis_url):

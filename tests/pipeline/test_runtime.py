@@ -138,6 +138,7 @@ def test_bad_entries_become_dead_letters_and_good_neighbours_are_processed(
             "reason": row["reason"],
             "stream": live.MARKET,
             "entry_id": entry_id.decode(),
+            "rule": "",
             "raw": raw[:4096],
             "raw_length": str(len(raw)),
             "sha256": hashlib.sha256(raw).hexdigest(),
