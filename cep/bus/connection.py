@@ -209,15 +209,16 @@ def cleared(error: Exception, url: str | redis.Redis | None = None) -> CepError:
     for secret in filter(None, secrets):
         text = text.replace(secret, HIDDEN)
     if isinstance(error, AuthenticationError):
-        return ConnectionFailedError(where, text, _REMEDIES["WRONGPASS"])
+        word = "NOAUTH" if "required" in text.lower() else "WRONGPASS"
+        return ConnectionFailedError(where, text, _REMEDIES[word])
     if isinstance(error, BusyLoadingError):
         return ConnectionFailedError(where, text, _REMEDIES["LOADING"])
     if isinstance(error, RedisTimeoutError | TimeoutError):
-        return ConnectionFailedError(
-            where,
-            text,
-            "See whether the server is alive and the network lets us through.",
-        )
+        remedy = "See whether the server is alive and the network lets us through."
+        if where.startswith("rediss://"):
+            # A server without TLS waits for the rest of what it takes for a command.
+            remedy += " If it speaks no TLS, begin the URL with redis://."
+        return ConnectionFailedError(where, text, remedy)
     if isinstance(error, RedisConnectionError | OSError):
         return ConnectionFailedError(where, text, _remedy_for_link(text))
     return error_of_reply(f"{getattr(error, 'status_code', None) or ''} {text}", where)
@@ -249,6 +250,7 @@ _REMEDIES = {
     "NOPERM": "Give this user the right to that command and key (ACL SETUSER).",
     "LOADING": "The server is reading its data from disk; try again shortly.",
     "READONLY": "This is a replica; connect to its primary.",
+    "UNBLOCKED": "This server has become a replica; connect to its new primary.",
     "OOM": "The server is full; raise its maxmemory or trim streams.",
     "MISCONF": "The server cannot write to its disk; see its log.",
     "BUSY": "A script blocks the server; wait for it or use SCRIPT KILL.",
