@@ -253,6 +253,13 @@ class ConnectionFailedError(CepError, ConnectionError):
         return f"Cannot use Redis at {self.url_masked}: {cause}. {self.remedy}".strip()
 
 
+class AccessDeniedError(ConnectionFailedError):
+    """The server is there and does not let us in: login, rights or TLS.
+
+    Waiting does not help, other than with other connection errors.
+    """
+
+
 class EmbeddedServerError(CepError, RuntimeError):
     """The embedded server did not start or did not stay up."""
 

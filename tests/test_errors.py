@@ -99,6 +99,16 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.AccessDeniedError(
+            "redis://:***@host:1", OSError(111, "Connection refused"), "Start it."
+        ),
+        ConnectionError,
+        (
+            "Cannot use Redis at redis://:***@host:1: [Errno 111] Connection refused."
+            " Start it."
+        ),
+    ),
+    (
         errors.EmbeddedServerError("The server did not start.", "See its log."),
         RuntimeError,
         "The server did not start. See its log.",

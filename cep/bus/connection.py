@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -28,6 +30,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     RedisError,
@@ -36,13 +39,20 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from cep.errors import CepError, ConnectionFailedError, UsageError, near_miss
+from cep.errors import (
+    AccessDeniedError,
+    CepError,
+    ConnectionFailedError,
+    UsageError,
+    near_miss,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 HIDDEN = "***"
+PROBE_SECONDS = 5.0
 
 # What a URL may set after "?". All else would undo the choices above, or
 # reach redis-py's constructors unchecked.
@@ -209,8 +219,11 @@ def cleared(error: Exception, url: str | redis.Redis | None = None) -> CepError:
     for secret in filter(None, secrets):
         text = text.replace(secret, HIDDEN)
     if isinstance(error, AuthenticationError):
-        word = "NOAUTH" if "required" in text.lower() else "WRONGPASS"
-        return ConnectionFailedError(where, text, _REMEDIES[word])
+        wanted = "called without any password" in text or "required" in text.lower()
+        word = "NOAUTH" if wanted else "WRONGPASS"
+        return AccessDeniedError(where, text, _REMEDIES[word])
+    if isinstance(error, AskError):  # MovedError is one; both drop their code
+        return ConnectionFailedError(where, f"MOVED {text}", _REMEDIES["MOVED"])
     if isinstance(error, BusyLoadingError):
         return ConnectionFailedError(where, text, _REMEDIES["LOADING"])
     if isinstance(error, RedisTimeoutError | TimeoutError):
@@ -220,7 +233,7 @@ def cleared(error: Exception, url: str | redis.Redis | None = None) -> CepError:
             remedy += " If it speaks no TLS, begin the URL with redis://."
         return ConnectionFailedError(where, text, remedy)
     if isinstance(error, RedisConnectionError | OSError):
-        return ConnectionFailedError(where, text, _remedy_for_link(text))
+        return _link_error(where, text)
     return error_of_reply(f"{getattr(error, 'status_code', None) or ''} {text}", where)
 
 
@@ -235,10 +248,13 @@ def error_of_reply(text: str, where: str) -> CepError:
         if word in text.partition(" ")[0] or f"{word} " in text:
             if word == "WRONGTYPE":
                 return UsageError(f"{where}: {text}.", remedy)
-            return ConnectionFailedError(where, text, remedy)
+            kind = AccessDeniedError if word in _DENIED else ConnectionFailedError
+            return kind(where, text, remedy)
     for phrase, remedy in _PHRASES.items():
         if phrase in text.lower():
-            return ConnectionFailedError(where, text, remedy)
+            denied = remedy in (_REMEDIES["NOPERM"], _REMEDIES["NOAUTH"])
+            kind = AccessDeniedError if denied else ConnectionFailedError
+            return kind(where, text, remedy)
     return UsageError(
         f"{where} refused a command: {text}.", "See what the server says."
     )
@@ -254,27 +270,95 @@ _REMEDIES = {
     "OOM": "The server is full; raise its maxmemory or trim streams.",
     "MISCONF": "The server cannot write to its disk; see its log.",
     "BUSY": "A script blocks the server; wait for it or use SCRIPT KILL.",
+    "MOVED": "This is a node of a cluster; connect to a server that is none.",
+    "CROSSSLOT": "This is a node of a cluster; connect to a server that is none.",
     "CLUSTERDOWN": "Wait for the cluster to recover.",
     "MASTERDOWN": "This is a replica without its primary; connect to the primary.",
     "NOREPLICAS": "Too few replicas are connected for writes; see the server's log.",
     "WRONGTYPE": "That key is not a stream; choose another name, or delete it.",
 }
+_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM")
 # The same, where redis-py keeps the text but drops the code.
 _PHRASES = {
     "no permissions": _REMEDIES["NOPERM"],
+    "can't run this command": _REMEDIES["NOPERM"],  # in a script, Redis 7.0
+    "can't access at least one of the keys": _REMEDIES["NOPERM"],
     "read only replica": _REMEDIES["READONLY"],
+    "not able to persist on disk": _REMEDIES["MISCONF"],
     "maxmemory": _REMEDIES["OOM"],
     "authentication required": _REMEDIES["NOAUTH"],
 }
 
 
-def _remedy_for_link(text: str) -> str:
+def _link_error(where: str, text: str) -> ConnectionFailedError:
     said = text.lower()
-    if "certificate" in said or "ssl" in said:
-        return (
+    if "wrong_version_number" in said or "record layer failure" in said:
+        return _no_tls(where)
+    if "certificate" in said:
+        return AccessDeniedError(
+            where,
+            text,
             "Check the certificate; name its authority with CEP_REDIS_CA_CERTS "
-            "or ?ssl_ca_certs=FILE."
+            "or ?ssl_ca_certs=FILE.",
         )
+    return ConnectionFailedError(where, text, _remedy_for_link(said))
+
+
+def check_reachable(client: redis.Redis) -> None:
+    """Raise an error of this package if the server does not answer us.
+
+    One that hangs up or says nothing is asked whether it speaks TLS.
+    """
+    try:
+        with clear_errors(client):
+            client.ping()
+    except AccessDeniedError:
+        raise
+    except ConnectionFailedError as error:
+        where, kind = error.url_masked, client.connection_pool.connection_class
+        options = client.get_connection_kwargs()
+        address = options.get("host") or "localhost", options.get("port", 6379)
+        if kind is redis.Connection and _speaks_tls(address):
+            raise AccessDeniedError(
+                where, "the server wants TLS", "Begin the URL with rediss://."
+            ) from None
+        if issubclass(kind, redis.SSLConnection) and _speaks_plainly(address):
+            raise _no_tls(where) from None
+        raise
+
+
+def _no_tls(where: str) -> AccessDeniedError:
+    return AccessDeniedError(
+        where, "the server speaks no TLS", "Begin the URL with redis://."
+    )
+
+
+def _speaks_plainly(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, PROBE_SECONDS) as link:
+            link.sendall(b"PING\r\n")
+            return link.recv(1) in (b"+", b"-")
+    except OSError:
+        return False
+
+
+def _speaks_tls(address: tuple[str, int]) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with contextlib.suppress(OSError):
+        link = socket.create_connection(address, PROBE_SECONDS)
+        try:
+            with link, context.wrap_socket(link):
+                return True
+        except ssl.SSLError as error:
+            # A server that asks for our certificate speaks it, too.
+            return "certificate" in str(error).lower()
+    return False
+
+
+def _remedy_for_link(said: str) -> str:
+    if "ssl" in said:
+        return "See whether that server speaks TLS, and its log."
     if "refused" in said or "no such file" in said:
         return "Start a server there, or set CEP_REDIS_URL to where one runs."
     if "not known" in said or "resolution" in said or "no address" in said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from cep.errors import CepError
     from cep.pipeline import Summary
+
+
+FENCED, MEMORY, GAP, DENIED = 3, 4, 5, 6
 
 
 class OnGap(StrEnum):
@@ -65,15 +70,23 @@ def run(
     Example:
       cep run pipelines/market_ai.py --redis redis://127.0.0.1:6379
 
-    Exit codes: 0 stopped cleanly, 1 server lost or not there, 2 a mistake in
-    the command or the module, 3 another process runs the pipeline, or took it
-    over, 5 entries were lost before they were read and --on-gap is stop.
+    \b
+    Exit codes:
+      0  stopped cleanly
+      1  the server is not there, or cannot answer
+      2  a mistake in the command or the module
+      3  another process runs the pipeline, or took it over
+      5  entries were lost before they were read, and --on-gap is stop
+      6  the server does not let us in: password, rights, or TLS
     """
-    from cep.errors import FencedError, GapError
+    from cep.errors import CepError
     from cep.pipeline import Runner, load_pipeline
 
     pipeline = load_pipeline(module)
-    _reach(redis)
+    try:
+        _reach(redis)
+    except CepError as error:
+        return _ended(error)
     _compile(quiet)
     runner = Runner(
         pipeline,
@@ -94,12 +107,8 @@ def run(
         signal.signal(number, stop)
     try:
         summary = runner.run()
-    except FencedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
-    except GapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 5
+    except CepError as error:
+        return _ended(error)
     if as_json:
         print(json.dumps(summary_dict(summary)))
     else:
@@ -107,12 +116,28 @@ def run(
     return 0
 
 
+def _ended(error: CepError) -> int:
+    """Say what ended the pipeline and return its exit code, or raise the error."""
+    from cep.errors import AccessDeniedError, FencedError, GapError
+
+    codes: dict[type[CepError], int] = {
+        FencedError: FENCED,
+        GapError: GAP,
+        AccessDeniedError: DENIED,
+    }
+    for kind, code in codes.items():
+        if isinstance(error, kind) and os.environ.get("CEP_DEBUG") != "1":
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            return code
+    raise error
+
+
 def _reach(url: str | None) -> None:
     """Say at once, not after compiling, that there is no server."""
-    from cep.bus.connection import clear_errors, connect_redis
+    from cep.bus.connection import check_reachable, connect_redis
 
-    with connect_redis(url) as client, clear_errors(client):
-        client.ping()
+    with connect_redis(url) as client:
+        check_reachable(client)
 
 
 def _compile(quiet: bool) -> None:

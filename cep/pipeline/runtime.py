@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cep.bus.connection import connect_redis
 from cep.clock import Clock, SystemClock
-from cep.errors import ConnectionFailedError
+from cep.errors import AccessDeniedError, ConnectionFailedError
 from cep.pipeline import limits
 from cep.pipeline.session import Session
 from cep.pipeline.store import Store
@@ -91,6 +91,8 @@ class Runner:
             If entries were lost before they were read, and we are to stop.
         ConnectionFailedError
             If the server cannot be reached at the start; later it is waited for.
+        AccessDeniedError
+            If it does not let us in, at any time.
         """
         attempt = -1
         while True:
@@ -105,7 +107,8 @@ class Runner:
                 return session.run()
             except ConnectionFailedError as error:
                 reachable = False
-                if not self.reached or self.stopping:
+                denied = isinstance(error, AccessDeniedError)
+                if denied or not self.reached or self.stopping:
                     raise
                 attempt = 0 if store.seq > self.committed else attempt + 1
                 self.committed = max(self.committed, store.seq)

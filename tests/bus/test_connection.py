@@ -9,10 +9,11 @@ from cep.bus.connection import (
     address_of,
     clear_errors,
     connect_redis,
+    error_of_reply,
     masked,
 )
 from cep.bus.embedded import EmbeddedServer
-from cep.errors import CepError, ConnectionFailedError, UsageError
+from cep.errors import AccessDeniedError, CepError, ConnectionFailedError, UsageError
 
 CANARY = "c4nary"
 QUOTED = "c4nary%2Fb%40d"
@@ -163,6 +164,20 @@ def test_server_replies_become_errors_with_a_remedy(redis, server):
         redis.config_set("maxmemory", 0)
     with pytest.raises(UsageError, match="unknown command"), clear_errors(redis):
         redis.execute_command("NOSUCH")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NOPERM User u has no permissions to run the 'xadd' command",
+        "ERR The user executing the script can't run this command or subcommand",
+        "ERR The user executing the script can't access at least one of the keys",
+    ],
+)
+def test_a_missing_right_is_told_whatever_the_server_calls_it(text):
+    error = error_of_reply(text, "here")
+    assert isinstance(error, AccessDeniedError)
+    assert "ACL SETUSER" in str(error)
 
 
 def test_errors_of_other_kinds_pass_through():

@@ -230,7 +230,7 @@ def test_a_wrong_password_is_one_line_without_credentials(
     module, redis, redis_url, capsys
 ):
     url = redis_url.replace("redis://", "redis://ada:hunter2@")
-    assert main(["run", module, "--redis", url]) == 1
+    assert main(["run", module, "--redis", url]) == 6
     line = one_line(capsys)
     assert "Check the user and password" in line
     assert "hunter2" not in line
