@@ -3,7 +3,7 @@
 Each command is a module of this package with a function of the same name,
 whose parameters are typer's options and whose docstring is its help. A module
 is imported only when its command is called: ``cep --help`` reads the table
-below and loads nothing else.
+below and loads nothing else. A command that has commands itself is a typer ``app``.
 
 Exit codes: 0 done; 1 something outside failed (no server, no space); 2 a
 mistake in the command line, a file or a rule; 130 interrupted. Each failure is
@@ -28,6 +28,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "Run the whole thing on the bundled sample and show what it finds.",
     "run": "Run a pipeline: read streams, match rules, publish what they find.",
+    "quarantine": "See, retry, export and remove what a pipeline has given up on.",
     "replay": "Publish a file, or the bundled sample, as events.",
     "doctor": "Look at a server and its pipelines, and say what to do.",
     "version": "Print the versions of cep and of what it runs on.",
@@ -91,10 +92,13 @@ def _run_command(name: str, arguments: list[str]) -> int:
     import typer
 
     # Plain help text: rich would double the start-up time.
-    app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-    )
-    app.command(name)(getattr(import_module(f"cep.cli.{name}"), name))
+    module = import_module(f"cep.cli.{name}")
+    app = getattr(module, "app", None)  # of a command that has commands
+    if app is None:
+        app = typer.Typer(
+            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
+        app.command(name)(getattr(module, name))
     try:
         code = app(arguments, prog_name=f"cep {name}", standalone_mode=False)
     except typer.TyperException as error:

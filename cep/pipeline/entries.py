@@ -1,9 +1,5 @@
 """What a pipeline writes to streams: outputs and dead letters, as entry fields.
 
-A dead letter says why and from where: ``kind`` (late, duplicate, quarantine, gap,
-rollback, output), ``reason``, ``stream``, ``entry_id``, ``detail``, the first 4 kB
-of the entry as ``raw`` with its whole ``raw_length`` and ``sha256``, and the
-``pipeline``.
 A dead letter, or row, says why and from where, in these fields:
 
 ==============  =============================================================
@@ -30,6 +26,7 @@ kind            the entry
 ``gap``         was lost before it was read or processed
 ``rule``        was processed, but not by one rule, which failed on it
 ``output``      was derived, but its type's model refuses it
+``rollback``    none: the server had lost commits
 ==============  =============================================================
 """
 
