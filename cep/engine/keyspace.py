@@ -8,8 +8,10 @@ their numbers are used again.
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring as _string
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from cep.engine.growth import doubled, grown
@@ -169,7 +171,10 @@ class KeySpace:
 
     def canonical(self, number: int) -> str:
         """Return a key unmistakably, for ids and state: a JSON array."""
-        return json.dumps(self.keys[number], ensure_ascii=False, separators=(",", ":"))
+        key = self.keys[number]
+        if self.kinds == ("str",) and key is not None:
+            return f"[{_string(str(key[0]))}]"
+        return json.dumps(key, ensure_ascii=False, separators=(",", ":"))
 
     def from_canonical(self, text: str) -> int:
         """Return the number of a key written by `canonical`.
@@ -180,8 +185,8 @@ class KeySpace:
             If `canonical` cannot have written it.
         """
         try:
-            parts = json.loads(text)
-        except (ValueError, RecursionError):
+            parts = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             parts = None
         fits = isinstance(parts, list) and len(parts) == len(self.kinds)
         if not fits or not all(map(_is_of, parts, self.kinds)):

@@ -35,7 +35,7 @@ from cep.engine.state import (
     pack,
     unpack,
 )
-from cep.errors import OutOfOrderError, StateVersionError
+from cep.errors import OutOfOrderError
 from cep.rules.types import ENVELOPE, payload_kinds
 
 if TYPE_CHECKING:
@@ -409,7 +409,7 @@ class Operator:
         changed: dict[str, bytes | None] = dict.fromkeys(self._removed, None)
         self._removed.clear()
         for part in self._parts:
-            changed.update(part.fields(part.take_dirty()))
+            changed.update(part.changes(part.take_dirty()))
         changed[_ENGINE_FIELD] = self._engine_state()
         return changed
 
@@ -418,7 +418,7 @@ class Operator:
         fields = {
             name: blob
             for part in self._parts
-            for name, blob in part.fields(range(len(part.space)))
+            for name, blob in part.whole()
             if blob is not None
         }
         fields[_ENGINE_FIELD] = self._engine_state()
@@ -445,28 +445,29 @@ class Operator:
             If a field was written by other code or is damaged. The operator is
             then of no use.
         """
-        parts = {part.prefix: part for part in self._parts}
-        unknown = []
         if _ENGINE_FIELD in state:
             blob = state[_ENGINE_FIELD]
             self._restore_engine(unpack(_ENGINE_FIELD, blob, EngineState))
+        parts = {part.prefix: part for part in self._parts}
+        fields: dict[str, list[tuple[int, str, bytes]]] = {name: [] for name in parts}
+        unknown = dict.fromkeys(state)
+        unknown.pop(_ENGINE_FIELD, None)
         for name, blob in state.items():
-            if name == _ENGINE_FIELD:
-                continue
             kind, _, rest = name.partition("|")
             identity, _, key = rest.partition("|")
-            part = parts.get(f"{kind}|{identity}|")
-            if part is None:
-                unknown.append(name)
+            prefix = f"{kind}|{identity}|"
+            if prefix not in parts:
                 continue
             try:
-                k = part.space.from_canonical(key)
-                part.restore(k, name, blob)
-            except StateVersionError:
-                raise
+                k = parts[prefix].space.from_canonical(key)
             except ValueError as error:
                 raise damaged(name, str(error)) from error
-        return unknown
+            fields[prefix].append((k, name, blob))
+            del unknown[name]
+        for prefix, part in parts.items():
+            for name in part.restore(fields[prefix], state):
+                del unknown[name]
+        return list(unknown)
 
     def _restore_engine(self, state: EngineState) -> None:
         self._order, self.closes.until_ns = state.order, state.closed_ns
@@ -489,7 +490,7 @@ class Operator:
                 user.mark_idle(watermark_ns, idle)
             for k in np.flatnonzero(idle).tolist():
                 for user in users:
-                    self._removed[user.forget(k)] = None
+                    self._removed.update(dict.fromkeys(user.forget(k)))
                 space.release(k)
                 swept += 1
         self._swept = self.keys()

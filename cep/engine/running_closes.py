@@ -185,9 +185,10 @@ class RunningCloses:
 
     # State -------------------------------------------------------------------
 
-    def facts(self, number: int, k: int) -> list[int]:
-        """Return what is stored of a key: its last event's id, its session's begin."""
-        found: list[int] = self.keys[k, number, closing.K_HI :].tolist()
+    def facts(self, number: int, ks: NDArray[np.int64]) -> list[list[int]]:
+        """Return what is stored of keys: the last event's id, the session's begin."""
+        self.ensure_keys()
+        found: list[list[int]] = self.keys[ks, number, closing.K_HI :].tolist()
         return found
 
     def restore(

@@ -12,7 +12,7 @@ from cep.engine.kernels import nfa, vm
 from cep.engine.kernels.handle import WORDS, handle
 from cep.engine.matches import Matches
 from cep.engine.python_calls import ERRORS_WITHIN_NS, MOST_ERRORS
-from cep.engine.state import MatchState, damaged, pack, unpack
+from cep.engine.state import Contradiction, MatchState, damaged, pack, unpack
 
 OUT_ROWS = 4096  # of what kernels put out, before it has to be copied
 _WHY = ("", "limit", "skip_target_missing", "skip_target_is_first_event", "errors")
@@ -331,7 +331,7 @@ class RunningRule:
         c[nfa.C_DIRTY] = 0
         return dirty
 
-    def fields(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
+    def changes(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
         """Yield the state fields of those keys; None for one that holds nothing."""
         self.ensure_keys()
         if len(self._scratch) < len(self.arena.nodes):
@@ -377,6 +377,10 @@ class RunningRule:
             )
         )
 
+    def whole(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield all state fields."""
+        return self.changes(range(len(self.space)))
+
     def codes(self) -> Iterator[NDArray[np.float64]]:
         """Yield all that holds codes of strings, to be changed in place."""
         arena, c = self.arena, self.arena.counters
@@ -400,9 +404,18 @@ class RunningRule:
                     text = strings.text(int(column[i]))
                     column[i] = texts.setdefault(text, len(texts))
 
-    def restore(self, k: int, name: str, blob: bytes) -> None:
-        """Put one key's matches back."""
-        state = unpack(name, blob, MatchState)
+    def restore(
+        self, fields: Sequence[tuple[int, str, bytes]], _: object
+    ) -> tuple[str, ...]:
+        """Put the matches of keys back; there are no further fields."""
+        for k, name, blob in fields:
+            try:
+                self._restore(k, unpack(name, blob, MatchState))
+            except Contradiction as error:
+                raise damaged(name, str(error)) from error
+        return ()
+
+    def _restore(self, k: int, state: MatchState) -> None:
         compiled = self.compiled
         partials, watched, nodes, vals, held = state.arrays(
             len(compiled.states),
@@ -451,11 +464,11 @@ class RunningRule:
             cooled = emitted <= watermark_ns - self.compiled.rule.cooldown_ns
             idle &= (emitted == nfa.NEVER) | cooled
 
-    def forget(self, k: int) -> str:
-        """Drop a key; returns its state field."""
+    def forget(self, k: int) -> list[str]:
+        """Drop a key; returns its state fields."""
         keys = self.arena.keys
         keys[k, [nfa.K_EMITTED, nfa.K_EMITTED_TIMEOUT]] = nfa.NEVER
-        return self.prefix + self.space.canonical(k)
+        return [self.prefix + self.space.canonical(k)]
 
 
 def _begins(rows: NDArray[np.int64]) -> NDArray[np.bool_]:

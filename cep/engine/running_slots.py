@@ -11,12 +11,12 @@ from cep.engine.growth import doubled, grown
 from cep.engine.kernels import slots
 from cep.engine.kernels.handle import handle
 from cep.engine.kernels.recency import NOWHERE, line_up
-from cep.engine.state import SlotState, pack, unpack
+from cep.engine.state import Contradiction, SlotState, damaged, need, pack, unpack
 from cep.engine.window_plan import WindowCounts
 from cep.rules.windows import KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -105,7 +105,7 @@ class RunningSlots:
         c[slots.C_DIRTY] = 0
         return dirty
 
-    def fields(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
+    def changes(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
         """Yield the state fields of those keys; None for one that holds nothing."""
         self.ensure_keys()
         for k in keys:
@@ -123,6 +123,10 @@ class RunningSlots:
             state = SlotState(values.tobytes(), last, order, self.names, list(texts))
             yield name, pack(state)
 
+    def whole(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield all state fields."""
+        return self.changes(range(len(self.space)))
+
     def codes(self) -> Iterator[NDArray[np.float64]]:
         """Yield all that holds codes of strings, to be changed in place."""
         for slot, kind in enumerate(self.group.kinds):
@@ -136,9 +140,21 @@ class RunningSlots:
             if kind == "str" and not np.isnan(values[slot, 0])
         ]
 
-    def restore(self, k: int, field: str, blob: bytes) -> None:
-        """Put one key's slots back; those that it did not hold start absent."""
-        state = unpack(field, blob, SlotState)
+    def restore(
+        self, fields: Sequence[tuple[int, str, bytes]], _: object
+    ) -> tuple[str, ...]:
+        """Put the slots of keys back; there are no further fields.
+
+        Slots that a key did not hold start absent.
+        """
+        for k, name, blob in fields:
+            try:
+                self._restore(k, unpack(name, blob, SlotState))
+            except Contradiction as error:
+                raise damaged(name, str(error)) from error
+        return ()
+
+    def _restore(self, k: int, state: SlotState) -> None:
         stored = state.array()
         self.ensure_keys()
         values = self.values[k]
@@ -146,9 +162,7 @@ class RunningSlots:
             if name in state.names:
                 values[here] = stored[state.names.index(name)]
         for slot in self._text_slots(values):
-            if values[slot, 0] not in range(len(state.texts)):
-                msg = "its parts contradict each other"
-                raise ValueError(msg)
+            need(values[slot, 0] in range(len(state.texts)))
             text = state.texts[int(values[slot, 0])]
             values[slot, 0] = self.operator.plan.strings.code(text)
         self.keys[k, slots.K_SEEN] = 1
@@ -167,8 +181,8 @@ class RunningSlots:
         self.ensure_keys()
         idle &= self.keys[: len(idle), slots.K_SEEN] == 0
 
-    def forget(self, k: int) -> str:
-        """Drop what a key has; returns its state field."""
+    def forget(self, k: int) -> list[str]:
+        """Drop what a key has; returns its state fields."""
         self._link_restored()
         slots.forget(self.tables, np.int64(k))
-        return self.prefix + self.space.canonical(k)
+        return [self.prefix + self.space.canonical(k)]

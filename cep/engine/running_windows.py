@@ -1,4 +1,4 @@
-"""The state of one group of windows: its tables, and how they go to bytes and back."""
+"""The state of one group of windows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from cep.engine.kernels import windows
 from cep.engine.kernels.handle import handle
 from cep.engine.kernels.ordered import ROOT, ROOT_WIDTH
 from cep.engine.kernels.recency import NOWHERE, line_up
-from cep.engine.state import WindowState, pack, unpack
+from cep.engine.stored_windows import StoredWindows
 from cep.engine.window_plan import WindowCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from cep.engine.batch import Batch
     from cep.engine.operator import Operator
+    from cep.engine.stored_windows import Field
     from cep.engine.window_plan import WindowGroup
-
-RESTORED_ROWS = 4096  # rows put back at once
 
 
 class RunningWindows:
@@ -48,6 +47,7 @@ class RunningWindows:
         roles += windows.LOOKS * operator.types_mask(group.looks)
         self.tables = group.tables(roles)
         self.closes, self.told_as = operator.closes, operator.closes.number_of(group)
+        self.stored = StoredWindows(self)
         self._hold()
 
     @property
@@ -142,100 +142,39 @@ class RunningWindows:
         keys = self.tables.keys
         return int(keys[k, windows.K_END] - keys[k, windows.K_BEGIN])
 
-    def _places(self, k: int) -> NDArray[np.int64]:
-        """Return where a key's rows are in the pool, oldest first."""
-        base, size, begin, end = self.tables.keys[k, : windows.K_END + 1].tolist()
-        places: NDArray[np.int64] = base + (np.arange(begin, end) & (size - 1))
-        return places
-
-    def fields(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
-        """Yield the state fields of those keys; None for one that holds nothing."""
-        self.ensure_keys()
-        t, texts_of = self.tables, self.operator.plan.strings
-        for k in keys:
-            if self.space.keys[k] is None:
-                continue
-            name = self.prefix + self.space.canonical(k)
-            if not self._rows_of(k):
-                yield name, None
-                continue
-            places = self._places(k)
-            rows, texts = t.rows[places], dict[str, int]()
-            for column, codes in self._text_columns(rows):
-                rows[codes, column] = [
-                    texts.setdefault(texts_of.text(int(code)), len(texts))
-                    for code in rows[codes, column].tolist()
-                ]
-            state = WindowState(
-                t.times[places].tobytes(),
-                rows.tobytes(),
-                t.sums[k].tobytes(),
-                t.pair_sums[k].tobytes(),
-                int(t.keys[k, windows.K_ORDER]),
-                self.names,
-                self.pair_names,
-                list(texts),
-                self.closes.facts(self.told_as, k) if self.told_as >= 0 else [],
-            )
-            yield name, pack(state)
+    def enter(
+        self,
+        key: NDArray[np.int64],
+        times: NDArray[np.int64],
+        rows: NDArray[np.float64],
+    ) -> None:
+        """Let rows that are stored enter again: times (n,), values (n, values)."""
+        n = len(times)
+        types = np.full(n, self.types[0], np.int64)
+        cols = np.full((self.operator.plan.column_count, n), np.nan)
+        cols[[value.column for value in self.group.values]] = rows.T
+        if self.group.where is not None:
+            cols[self.group.where] = 1.0
+        self._feed(times, types, key, cols, 0)
 
     def codes(self) -> Iterator[NDArray[np.float64]]:
         """Yield all that holds codes of strings, to be changed in place."""
-        for column, value in enumerate(self.group.values):
-            if value.kind == "str":
-                yield self.tables.rows[:, column]
+        for column in self.stored.text_columns:
+            yield self.tables.rows[:, column]
 
-    def _text_columns(
-        self, rows: NDArray[np.float64]
-    ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        for column, value in enumerate(self.group.values):
-            if value.kind == "str":
-                yield column, ~np.isnan(rows[:, column])
+    def changes(self, keys: Iterable[int]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield what must be stored of those keys; see `StoredWindows.changes`."""
+        return self.stored.changes(keys)
 
-    def restore(self, k: int, name: str, blob: bytes) -> None:
-        """Put one key's window back; values that it did not hold start absent."""
-        state = unpack(name, blob, WindowState)
-        times, stored, sums, pair_sums = state.arrays()
-        self.ensure_keys()
-        rows = np.full((len(times), len(self.names)), np.nan)
-        place = {name[:12]: there for there, name in enumerate(state.names)}
-        for here, value in enumerate(self.names):
-            if (there := place.get(value[:12])) is not None:
-                rows[:, here] = stored[:, there]
-        codes = self.operator.plan.strings.codes(state.texts)
-        for column, present in self._text_columns(rows):
-            rows[present, column] = codes[state.text_places(rows[present, column])]
-        self._put_back(k, times, rows, state.order)
-        if self.told_as >= 0 and state.closing:
-            self.closes.restore(self.told_as, k, times, state.closing)
-        # Inserting the rows again rounds the sums afresh; as they stood they are
-        # part of the state so that a restart changes no bit.
-        t = self.tables
-        for here, value in enumerate(self.names):
-            if value in state.names:
-                t.sums[k, here] = sums[state.names.index(value)]
-        for here, pair in enumerate(self.pair_names):
-            if pair in state.pairs:
-                t.pair_sums[k, here] = pair_sums[state.pairs.index(pair)]
+    def whole(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield all state fields."""
+        return self.stored.whole()
 
-    def _put_back(
-        self, k: int, times: NDArray[np.int64], rows: NDArray[np.float64], order: int
-    ) -> None:
-        """Let the rows of a key enter again."""
-        one = np.array([self.types[0]], np.int64)
-        for begin in range(0, len(times), RESTORED_ROWS):
-            part = slice(begin, begin + RESTORED_ROWS)
-            n = len(times[part])
-            cols = np.full((self.operator.plan.column_count, n), np.nan)
-            cols[[value.column for value in self.group.values]] = rows[part].T
-            if self.group.where is not None:
-                cols[self.group.where] = 1.0
-            key = np.full(n, k, np.int64)
-            self._feed(times[part], one.repeat(n), key, cols, order)
-        if self._rows_of(k) != len(times):
-            msg = "its rows are not of one window"
-            raise ValueError(msg)
-        self.tables.keys[k, windows.K_ORDER] = order
+    def restore(
+        self, fields: Sequence[Field], state: Mapping[str, bytes]
+    ) -> Iterable[str]:
+        """Put windows back; returns the names of further fields that are theirs."""
+        return self.stored.restore(fields, state)
 
     def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
         """Clear ``idle`` for keys that this part still needs."""
@@ -251,8 +190,8 @@ class RunningWindows:
         if self.told_as >= 0:
             self.closes.mark_idle(self.told_as, idle)
 
-    def forget(self, k: int) -> str:
-        """Drop a key's rows; returns its state field."""
+    def forget(self, k: int) -> list[str]:
+        """Drop a key's rows; returns its state fields."""
         if self._rows_of(k):
             windows.forget(self.handle, np.int64(k))
-        return self.prefix + self.space.canonical(k)
+        return self.stored.forget(k)

@@ -3,8 +3,8 @@
 A field is two bytes of version, four of checksum (CRC-32), then msgpack. State
 comes back from a server that others can write to, so that it is data to be
 checked like any payload: kernels follow the indices in it without looking.
-Everything here that finds something wrong raises ValueError; `unpack` and
-`Operator.restore` make that a StateVersionError which names the field.
+What finds something wrong raises Contradiction; `unpack` and `Operator.restore` make
+that a StateVersionError which names the field.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
-from cep.engine.kernels import nfa, sums, vm, windows
+from cep.engine.kernels import nfa, sums, vm
 from cep.errors import StateVersionError
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STATE_VERSION = 4
+STATE_VERSION = 5
+# Rows of a window that are stored together.
+CHUNK_ROWS = 64
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 T = TypeVar("T")
@@ -43,52 +45,47 @@ class EngineState(msgspec.Struct):
     errors: dict[str, list[Int64]] = {}
 
 
-class WindowState(msgspec.Struct, array_like=True):
-    """One key's rows in one group of windows, and the sums as they stood.
+class WindowRows(msgspec.Struct, array_like=True):
+    """Rows of one key in one group of windows, from row ``first`` on.
 
-    ``names`` says which values the columns of ``rows`` hold, and ``pairs`` which
-    pairs of them have sums; values that are strings are places in ``texts``.
-    ``order`` says which of the engine's events was the last that entered. Where steps
-    take the windows when they close, ``closing`` is the last event's id in two words
-    and when its session began; else it is empty.
+    ``names`` says which values the columns of ``rows`` hold; values that are strings
+    are places in ``texts``.
     """
 
+    first: Int64
     times: bytes  # int64, ns
     rows: bytes  # float64, (rows, values)
+    names: list[str]
+    texts: list[str]
+
+
+class WindowState(msgspec.Struct, array_like=True):
+    """One key's window in one group, and the sums as they stood.
+
+    It holds the rows from ``begin`` up to ``end``. The latest are here, those before
+    in chunks of `CHUNK_ROWS`, fields of their own that are written once, so that what
+    is written anew does not grow with the window. ``pairs`` says which pairs of values
+    have sums. ``order`` says which of the engine's events was the last that entered.
+    Where steps take the windows when they close, ``closing`` is the last event's id in
+    two words and when its session began; else it is empty.
+    """
+
+    begin: Int64
+    end: Int64
+    latest: WindowRows
     sums: bytes  # float64, (values, SUMS_WIDTH)
     pair_sums: bytes  # float64, (pairs, PAIRS_WIDTH)
     order: Int64
-    names: list[str]
     pairs: list[str]
-    texts: list[str]
-    closing: list[Int64] = []
+    closing: list[Int64]
 
-    def arrays(
-        self,
-    ) -> tuple[
-        NDArray[np.int64],
-        NDArray[np.float64],
-        NDArray[np.float64],
-        NDArray[np.float64],
-    ]:
-        """Return times, rows, and the sums of values and of pairs."""
-        times = _table(self.times, np.int64, 1).reshape(-1)
-        rows = _table(self.rows, np.float64, len(self.names), len(times))
-        table = _table(self.sums, np.float64, sums.SUMS_WIDTH, len(self.names))
-        pairs = _table(self.pair_sums, np.float64, sums.PAIRS_WIDTH, len(self.pairs))
-        _need(len(times) > 0 and bool((np.diff(times) >= 0).all()))
-        _need(len(self.closing) in (0, 3))
-        _need(len({name[:12] for name in self.names}) == len(self.names))
-        present = ~np.isnan(rows)
-        _need(bool((np.abs(rows[present]) <= windows.LARGEST).all()))
-        # An aggregate looks for as many values as are counted here.
-        _need(bool((present.sum(axis=0) == table[:, sums.N]).all()))
-        return times, rows, table, pairs
-
-    def text_places(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return values as the places in ``texts`` that they must be."""
-        _need(_places(values, len(self.texts)))
-        return values.astype(np.int64)
+    def check(self) -> None:
+        """Require what does not depend on the rows."""
+        need(0 <= self.begin < self.end < 2**62)
+        need(self.latest.first == max(self.begin, self.end - self.end % CHUNK_ROWS))
+        need(len(self.sums) == 8 * sums.SUMS_WIDTH * len(self.latest.names))
+        need(len(self.pair_sums) == 8 * sums.PAIRS_WIDTH * len(self.pairs))
+        need(len(self.closing) in (0, 3))
 
 
 class SlotState(msgspec.Struct, array_like=True):
@@ -142,39 +139,40 @@ class MatchState(msgspec.Struct, array_like=True):
         values = _table(self.values, np.float64, len(captures), len(nodes))
         held = _table(self.held, np.float64, len(leaves), len(partials))
         live, n = self.live, len(nodes)
-        _need(live >= 0 and self.waiting >= 0)
-        _need(len(partials) == live + self.waiting)
-        _need(_within(partials[:live, nfa.P_STATE], 0, states))
-        _need(_within(partials[live:, nfa.P_STATE], -1, 0))
-        _need(_within(partials[:, nfa.P_NODE], 0, n))
+        need(live >= 0 and self.waiting >= 0)
+        need(len(partials) == live + self.waiting)
+        need(_within(partials[:live, nfa.P_STATE], 0, states))
+        need(_within(partials[live:, nfa.P_STATE], -1, 0))
+        need(_within(partials[:, nfa.P_NODE], 0, n))
         # Earliest start first: what expires is looked for from the head only.
         for column in (nfa.P_START, nfa.P_ORDER):
-            _need(bool((np.diff(partials[:live, column]) >= 0).all()))
-        _need(bool((partials[:, [nfa.P_START, nfa.P_END]] >= 0).all()))
+            need(bool((np.diff(partials[:live, column]) >= 0).all()))
+        need(bool((partials[:, [nfa.P_START, nfa.P_END]] >= 0).all()))
         places, before = np.arange(n), nodes[:, vm.PREV]
-        _need(
-            _within(before, -1, places) and _within(nodes[:, vm.FIRST], 0, places + 1)
-        )
-        _need(_within(nodes[:, vm.VARIABLE], 0, variables))
+        need(_within(before, -1, places) and _within(nodes[:, vm.FIRST], 0, places + 1))
+        need(_within(nodes[:, vm.VARIABLE], 0, variables))
         used = np.zeros(n, np.bool_)
         used[partials[:, nfa.P_NODE]] = True
         used[before[before >= 0]] = True
-        _need(bool(used.all()))
+        need(bool(used.all()))
         lengths = nodes[:, vm.LENGTH]
         expected = np.where(before >= 0, lengths[before], 0) + 1 if n else lengths
-        _need(bool((lengths == expected).all()))
+        need(bool((lengths == expected).all()))
         for table, kinds in ((values, captures), (held, leaves)):
             for j, kind in enumerate(kinds):
                 if kind == "str":
-                    _need(_places(table[:, j], len(self.texts)))
+                    need(_places(table[:, j], len(self.texts)))
         return partials, watched, nodes, values, held
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_VERSION = STATE_VERSION.to_bytes(2, "big")
 
 
 def pack(value: msgspec.Struct) -> bytes:
     """Return a state as bytes."""
-    body = msgspec.msgpack.encode(value)
-    head = STATE_VERSION.to_bytes(2, "big") + zlib.crc32(body).to_bytes(4, "big")
-    return head + body
+    body = _ENCODER.encode(value)
+    return _VERSION + zlib.crc32(body).to_bytes(4, "big") + body
 
 
 def unpack(name: str, blob: bytes, kind: type[T]) -> T:
@@ -201,20 +199,31 @@ def damaged(name: str, why: str) -> StateVersionError:
     )
 
 
-def _need(holds: bool) -> None:
+class Contradiction(ValueError):
+    """Parts of a state that do not fit together."""
+
+
+def need(holds: bool) -> None:
+    """Raise Contradiction where something does not hold."""
     if not holds:
         msg = "its parts contradict each other"
-        raise ValueError(msg)
+        raise Contradiction(msg)
+
+
+def places(values: NDArray[np.float64], end: int) -> NDArray[np.int64]:
+    """Return values as the places below ``end`` that they must be."""
+    need(_places(values, end))
+    return values.astype(np.int64)
 
 
 def _table(
     raw: bytes, dtype: type[Any], width: int, rows: int | None = None
 ) -> NDArray[Any]:
     """Return bytes as a table; ``rows`` must be given where ``width`` may be 0."""
-    _need(len(raw) % (8 * width) == 0 if width else not raw)
+    need(len(raw) % (8 * width) == 0 if width else not raw)
     flat = np.frombuffer(raw, dtype)
     table = flat.reshape(-1, width) if width else np.zeros((rows or 0, 0), dtype)
-    _need(rows is None or len(table) == rows)
+    need(rows is None or len(table) == rows)
     return table
 
 

@@ -1,5 +1,6 @@
 """State taken out at any event boundary and put back changes nothing."""
 
+import builtins
 import random
 import zlib
 
@@ -9,13 +10,16 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+import cep.engine.state
+import cep.engine.stored_windows
 from cep.engine.operator import SWEEP_AT, Operator
-from cep.engine.state import STATE_VERSION, EngineState, pack
+from cep.engine.state import CHUNK_ROWS, STATE_VERSION, EngineState, pack
 from cep.errors import StateVersionError
 from cep.rules import (
     Limits,
     avg,
     build_rule,
+    corr,
     count,
     e,
     emit,
@@ -187,6 +191,74 @@ def test_a_restart_before_every_single_event_changes_nothing():
     cuts = streams.every(len(rows), 1)
     found = run_with_restarts(rules, rows, cuts, range(1, len(rows)))
     assert sorted(streams.told(found)) == sorted(expected)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Windows of these tests hold some rows: let them be several chunks."""
+    for module in (cep.engine.state, cep.engine.stored_windows):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 4)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("whole", [False, True])
+def test_restarts_change_nothing_where_windows_are_stored_in_chunks(
+    seed, whole, small_chunks
+):
+    rules, rows = [*busy_rules()[:1], totals()], busy_rows(seed, n=300, keys=2)
+    expected = streams.told(streams.run(rules, rows))
+    cuts = streams.every(len(rows), 11)
+    found = run_with_restarts(rules, rows, cuts, range(1, len(cuts) + 1, 2), whole)
+    assert sorted(streams.told(found)) == sorted(expected)
+
+
+def totals():
+    """A rule whose windows are long, and hold strings and pairs of values."""
+    return showing(
+        n=count().over("200ms"),
+        texts=last(e.text).over("200ms"),
+        some=sum(e.x).over(events=30, by="key"),
+        both=corr(e.x, e.x * e.x).session("8ms", by=[]),
+    )
+
+
+def chunks(state):
+    return {name for name in state if name.startswith("c|")}
+
+
+def test_deltas_add_up_to_what_restores_to_the_snapshot(small_chunks):
+    rules, rows = [*busy_rules(), totals()], busy_rows(4)
+    operator, stored = Operator(rules), {}
+    cuts = streams.every(len(rows), 37)
+    for part in streams.cut_batches(streams.ordered(operator, rows), cuts):
+        operator.step(part, int(part.time[-1]))
+        keep(stored, operator)
+        snapshot = operator.snapshot()
+        assert chunks(stored) == chunks(snapshot)
+        # A chunk that was stored whole loses rows in a snapshot, and nowhere else.
+        kept = snapshot.keys() - chunks(snapshot)
+        assert {n: stored[n] for n in kept} == {n: snapshot[n] for n in kept}
+        restored = noisy(Operator(rules))
+        assert restored.restore(stored) == []
+        assert restored.snapshot() == snapshot
+        assert set(restored.delta()) == {"engine"}
+    assert len(chunks(stored)) > 20
+
+
+def test_what_a_commit_writes_grows_with_what_came_and_not_with_the_window():
+    rule = showing(mean=avg(e.x).over("1h"), high=max(e.x).over("1h"))
+    rows = [{"t": t, "x": float(t % 7)} for t in range(4_000)]
+    operator = Operator([rule])
+    sizes, written = [], []
+    for part in streams.cut_batches(
+        streams.ordered(operator, rows), streams.every(len(rows), 10)
+    ):
+        operator.step(part, int(part.time[-1]))
+        delta = operator.delta()
+        sizes.append(builtins.sum(len(blob or b"") for blob in delta.values()))
+        written += chunks(delta)
+    assert builtins.max(sizes[-100:]) < builtins.max(sizes[10:110]) + 30
+    assert len(written) == len(set(written)) == len(rows) // CHUNK_ROWS
 
 
 def half_way(rules, rows):
@@ -421,6 +493,99 @@ def test_windows_in_another_order_find_their_rows_again():
     assert found == uninterrupted(showing(**values))[15:]
 
 
+def chunked():
+    """A key's state in several fields, and the rules it is of."""
+    rules = [showing(text=last(e.text).over("1h"), mean=avg(e.x).over("1h"))]
+    rows = [{"t": t, "x": float(t), "text": f"t{t % 5}"} for t in range(300)]
+    operator = Operator(rules)
+    operator.step(streams.ordered(operator, rows), 0)
+    return rules, operator.snapshot()
+
+
+def refused_by(rules, state):
+    with pytest.raises(StateVersionError) as caught:
+        Operator(rules).restore(state)
+    return str(caught.value)
+
+
+def test_a_chunk_that_is_missing_is_refused_by_name():
+    rules, state = chunked()
+    names = chunks(state)
+    assert len(names) == 300 // CHUNK_ROWS
+    for name in names:
+        without = {key: blob for key, blob in state.items() if key != name}
+        assert f"{name} is damaged (it is missing)" in refused_by(rules, without)
+
+
+def test_a_chunk_that_is_damaged_is_refused_by_name():
+    rules, state = chunked()
+    name = sorted(chunks(state))[1]
+    blob = bytearray(state[name])
+    for at in range(2, len(blob), 61):
+        blob[at] ^= 1
+        assert f"{name} is damaged" in refused_by(rules, state | {name: bytes(blob)})
+        blob[at] ^= 1
+    for length in (0, 5, 6, 100):
+        assert name in refused_by(rules, state | {name: state[name][:length]})
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (0, -1),
+        (0, 0),
+        (0, 2**62),
+        (1, b""),
+        (1, b"x" * 7),
+        (2, b""),
+        (2, np.full(2 * 64, 1e300).tobytes()),
+        (2, np.full(2 * 64, 77.0).tobytes()),
+        (3, []),
+        (3, ["x", "x"]),
+        (4, []),
+    ],
+)
+def test_a_chunk_that_says_something_else_is_refused(place, value):
+    rules, state = chunked()
+    name = next(n for n in chunks(state) if "|2|" in n)
+    parts = msgspec.msgpack.decode(state[name][6:])
+    parts[place] = value
+    assert "damaged" in refused_by(rules, state | {name: packed(parts)})
+
+
+def test_a_chunk_in_anothers_place_is_refused():
+    rules, state = chunked()
+    first, second = sorted(chunks(state))[:2]
+    swapped = state | {first: state[second], second: state[first]}
+    assert "damaged" in refused_by(rules, swapped)
+
+
+def test_chunks_of_no_window_are_named():
+    rules, state = chunked()
+    more = {name.replace("|1|", "|9|"): state[name] for name in chunks(state)}
+    odd = sorted(more.keys() - state.keys())
+    assert len(odd) == 1
+    assert Operator(rules).restore(state | more) == odd
+
+
+def test_a_key_that_is_given_up_takes_its_chunks_with_it(small_chunks):
+    rule = build_rule("r", on("test.tick"), [emit(n=count().over("20ms"))], key="key")
+    rows = [{"t": t, "key": f"k{t // 30}"} for t in range(300)]
+    operator, stored = Operator([rule]), {}
+    for part in streams.cut_batches(
+        streams.ordered(operator, rows), streams.every(300, 9)
+    ):
+        mark = int(part.time[-1])
+        operator.step(part, mark)
+        keep(stored, operator)
+        operator.sweep(mark)
+        keep(stored, operator)
+        assert chunks(stored) == chunks(operator.snapshot())
+        assert Operator([rule]).restore(stored) == []
+    assert 1 < len(chunks(stored)) < 8
+    assert operator.keys() < 3
+
+
 # Limits and idle keys ----------------------------------------------------------------
 
 
@@ -468,15 +633,11 @@ def test_state_does_not_grow_with_the_keys_ever_seen():
         batch = operator.ingest(columns, 0)
         operator.step(batch, int(batch.time[-1]) + 1_000_000)
         keep(stored, operator)
-        most = builtins_max(most, len(stored))
+        most = builtins.max(most, len(stored))
     assert operator.counts()["many-keys"].emitted == 25_000
     assert most < 2 * (SWEEP_AT + 2_000)
     assert operator.keys() < SWEEP_AT + 2_000
     assert len(operator._rules[0].arena.keys) < 40_000
-
-
-def builtins_max(a, b):
-    return a if a > b else b
 
 
 def tripping(cap=2):

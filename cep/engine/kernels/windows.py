@@ -221,7 +221,8 @@ def clear(h, k):
     keys, roots, fronts = keys_of(h), roots_of(h), fronts_of(h)
     table, pairs = sums_of(h), pair_sums_of(h)
     counters_of(h)[C_ROWS] -= keys[k, K_END] - keys[k, K_BEGIN]
-    keys[k, K_BEGIN] = keys[k, K_END] = 0
+    # Rows go on being counted: state is stored by their numbers.
+    keys[k, K_BEGIN] = keys[k, K_END]
     resize(h, k, np.int64(0))
     remove(links_of(h), ends_of(h), k)
     for v in range(table.shape[1]):
