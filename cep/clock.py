@@ -29,7 +29,9 @@ _PART: Final = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?(ns|us|ms|s|m|h|d)")
 _LONGEST: Final = 64
 
 
-def duration_ns(value: str | timedelta, *, allow_zero: bool = False) -> int:
+def duration_ns(
+    value: str | timedelta, *, allow_zero: bool = False, whole_ms: bool = False
+) -> int:
     """Return a duration in nanoseconds.
 
     Parameters
@@ -40,12 +42,15 @@ def duration_ns(value: str | timedelta, *, allow_zero: bool = False) -> int:
         or exponents. A day is 24 hours.
     allow_zero
         Let a duration of nothing pass.
+    whole_ms
+        Refuse parts of a millisecond: event times have none.
 
     Raises
     ------
     InvalidDurationError
         For a bare number, a negative or zero duration, an unknown unit, parts
-        of a nanosecond, or more than int64 nanoseconds (292 years).
+        of a nanosecond (or of a millisecond, see ``whole_ms``), or more than int64
+        nanoseconds (292 years).
 
     Examples
     --------
@@ -69,6 +74,9 @@ def duration_ns(value: str | timedelta, *, allow_zero: bool = False) -> int:
         raise InvalidDurationError(value, "it is zero")
     if total > _MAX_NS:
         raise InvalidDurationError(value, "it is longer than 292 years")
+    if whole_ms and total % UNITS_NS["ms"]:
+        problem = "event times are whole milliseconds, and it has parts of one"
+        raise InvalidDurationError(value, problem)
     return total
 
 

@@ -79,6 +79,10 @@ class CepError(Exception):
         return type(self), self.args
 
 
+class CepWarning(UserWarning):
+    """Something went well that is likely not what was meant."""
+
+
 class UsageError(CepError, ValueError):
     """A user's mistake; the command line shows it as one line and exits with 2."""
 

@@ -732,9 +732,11 @@ class Matcher:
 
     def release(self, matches: list[Partial]) -> list[Partial]:
         """Add complete matches and return those that no partial match holds back."""
-        matches = self.once(matches)
+        if self.departures:
+            matches = [m for m in matches if m.bound not in self.known]
+            self.known |= {m.bound for m in matches}
         if self.skip["kind"] == "no_skip":
-            return matches
+            return self.once(matches)
         self.completed += matches
         released = []
         while self.completed:
@@ -751,15 +753,13 @@ class Matcher:
             self.completed = [m for m in self.completed[1:] if m.start >= to]
             self.partials = [p for p in self.partials if p.start >= to]
             released.append(match)
-        return released
+        return self.once(released)
 
     def once(self, matches: list[Partial]) -> list[Partial]:
-        """Drop matches that have been complete before."""
+        """Drop matches that another way has completed at the same event."""
         if not self.departures:
             return matches
-        fresh = {m.bound: m for m in matches if m.bound not in self.known}
-        self.known |= fresh.keys()
-        return list(fresh.values())
+        return list({m.bound: m for m in matches}.values())
 
     def turn(self, match: Partial) -> Any:
         order = [leaf.name for leaf in self.leaves(self.root)]

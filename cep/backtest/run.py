@@ -8,6 +8,7 @@ get the same derived ids.
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -17,7 +18,7 @@ import msgspec
 from cep.clock import duration_ns
 from cep.engine.operator import Operator, RuleCounts
 from cep.engine.ordering import InputStream, Ordering
-from cep.errors import UsageError
+from cep.errors import CepWarning, UsageError
 from cep.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ def run_rules(
     given = _rules_of(rules)
     operator = Operator(given)
     found = _Found([rule.name for rule in given], most)
-    tables = dict(sorted(_tables(operator, data).items(), key=_first_arrival))
+    given_tables, made_arrival = _tables(operator, data)
+    tables = dict(sorted(given_tables.items(), key=_first_arrival))
     bounds = _streams_of(rules, max_out_of_orderness, sorted(tables))
     began = time.perf_counter()
     ordering = Ordering(bounds, operator.plan.column_count)
@@ -183,6 +185,9 @@ def run_rules(
     if end:
         ordering.end()
         found.take(operator.step(*ordering.release(), take=found.take))
+    for name, n in late.items():
+        if n and name in made_arrival:
+            _warn_unsorted(name, n, lengths[name])
     waiting = {name: len(ids) for name, ids in ordering.waiting_ids().items()}
     for name, n in lengths.items():
         accounting[name] = {
@@ -195,6 +200,17 @@ def run_rules(
     seconds = time.perf_counter() - began
     return RunResult(
         found.in_order(), operator.counts(), accounting, seconds, found.failures
+    )
+
+
+def _warn_unsorted(stream: str, late: int, rows: int) -> None:
+    warnings.warn(
+        f"{stream}: {late:,} of {rows:,} rows are late and no rule saw them: the frame "
+        "has no entry_id, so its rows count as arriving in their order, and that is "
+        'not the order of their times. Sort it: frame.sort("event_time"), or raise '
+        "max_out_of_orderness.",
+        CepWarning,
+        stacklevel=3,
     )
 
 
@@ -253,19 +269,23 @@ def _streams_of(
     return [said.get(name, InputStream(name, bound)) for name in names]
 
 
-def _tables(operator: Operator, data: Any) -> dict[str, EventColumns]:
-    from cep.frames.from_frame import columns_from_frame
+def _tables(
+    operator: Operator, data: Any
+) -> tuple[dict[str, EventColumns], frozenset[str]]:
+    """Return the rows of each stream, and the streams whose frames say no arrival."""
+    from cep.frames.from_frame import as_polars, columns_from_frame
 
-    reads = operator.reads
-    if not isinstance(data, dict):
-        table = columns_from_frame(data, fields=reads)
-        return {table.stream: table}
-    if not data:
+    if isinstance(data, dict) and not data:
         raise UsageError("There is no frame to run over.", "Pass {stream: frame}.")
-    return {
-        name: columns_from_frame(frame, stream=name, fields=reads)
-        for name, frame in data.items()
-    }
+    frames = data if isinstance(data, dict) else {None: data}
+    tables, made = {}, set()
+    for stream, given in frames.items():
+        frame = as_polars(given)
+        table = columns_from_frame(frame, stream=stream, fields=operator.reads)
+        tables[table.stream] = table
+        if "entry_id" not in frame.columns:
+            made.add(table.stream)
+    return tables, frozenset(made)
 
 
 def _first_arrival(table: tuple[str, EventColumns]) -> int:

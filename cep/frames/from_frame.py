@@ -209,7 +209,10 @@ def _home(types: Sequence[str], registry: Registry) -> str:
         f"The events are at home on {' and '.join(homes)}."
         if homes
         else "An empty frame does not say its stream.",
-        "Pass stream=...",
+        "Pass a frame for each, as run_rules takes them: "
+        f"{{{', '.join(f'{home!r}: frame' for home in homes)}}}."
+        if homes
+        else 'Pass stream=..., or to run_rules {"market.events": frame}.',
     )
 
 

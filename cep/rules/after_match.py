@@ -51,7 +51,8 @@ class AfterMatch:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = near_miss(str(self.kind), KINDS)
+            begun = [kind for kind in KINDS if kind.startswith(str(self.kind))]
+            near = begun or near_miss(str(self.kind), KINDS)
             meant = f"did you mean {near[0]!r}?" if near else ""
             raise RuleError(
                 f"after_match={self.kind!r}",

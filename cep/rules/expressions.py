@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from cep.clock import format_duration
@@ -707,10 +708,24 @@ def as_expr(value: object) -> Expr:
             "a step is not a value",
             f"name a field ({value!r}.price) or aggregate it (count({value!r}))",
         )
+    remedy = "use a number, a string, True or False, a field (e.price) or an aggregate"
+    if isinstance(value, timedelta):
+        ms = value / timedelta(milliseconds=1)
+        remedy = f"times are numbers of milliseconds: write {ms:.15g}"
+    elif isinstance(value, datetime):
+        zone = "" if value.tzinfo else ", tzinfo=UTC"
+        remedy = (
+            "a time is a number of milliseconds since 1970: write "
+            f"datetime(...{zone}).timestamp() * 1000"
+        )
+    elif callable(value):
+        remedy = (
+            "build a condition of e, as e.price > 3, or write py(function, reads=[...])"
+        )
     raise RuleError(
         repr(value)[:80],
         f"a {type(value).__name__} cannot be part of an expression",
-        "use a number, a string, True or False, a field (e.price) or an aggregate",
+        remedy,
     )
 
 

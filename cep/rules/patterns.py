@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Contiguity = Literal["next", "then", "then_any", "not_next", "not_then"]
 Inner = Literal["relaxed", "consecutive", "any"]
 NEGATIONS = ("not_next", "not_then")
-NS_PER_MS = 1_000_000
 
 # Each is a state of the automaton.
 MOST_REPETITIONS = 1_000
@@ -140,7 +139,7 @@ class _Element(ABC):
                 f"has a gap limit already: {format_duration(self.gap_ns)}",
                 "keep one .within_previous(...)",
             )
-        return replace(self, gap_ns=duration_ns(length))
+        return replace(self, gap_ns=duration_ns(length, whole_ms=True))
 
     def _quantified(self, **changes: object) -> _Element:
         return replace(self, quantifier=replace(self.quantifier, **changes))  # type: ignore[arg-type]
@@ -321,7 +320,7 @@ class Step(_Element):
         A session's ``window_start`` is the time of its first event, its end that of
         the last plus ``gap``; an event at the end begins another.
         """
-        return self._closing(Span("session", duration_ns(gap)))
+        return self._closing(Span("session", duration_ns(gap, whole_ms=True)))
 
     def _closing(self, span: Span) -> Step:
         if self.span is not None:
@@ -329,12 +328,6 @@ class Step(_Element):
                 self.label,
                 f"takes windows already: {self.span})",
                 "keep one of tumbling, hopping and session",
-            )
-        if span.length % NS_PER_MS or (span.kind == "time" and span.every % NS_PER_MS):
-            raise RuleError(
-                f"{self.label}, {span})",
-                "windows that are told of when they close last whole milliseconds",
-                "give times as event times are given, in milliseconds",
             )
         if span.kind == "time" and span.length > MOST_CLOSES * span.every:
             raise RuleError(
@@ -443,7 +436,7 @@ class Sequence(_Element):
                 f"has a time bound already: {format_duration(self.within_ns)}",
                 "keep one .within(...)",
             )
-        return replace(self, within_ns=duration_ns(length))
+        return replace(self, within_ns=duration_ns(length, whole_ms=True))
 
     def within_previous(self, length: str | timedelta) -> Sequence:
         """Bound the time between an event and the one bound before: every step.

@@ -16,7 +16,7 @@ from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError, near_miss
 from cep.rules.after_match import AfterMatch, after_match
 from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD, Emission
-from cep.rules.expressions import Expr, Key, Python
+from cep.rules.expressions import Expr, Key, Python, reads_match
 from cep.rules.patterns import (
     NEGATIONS,
     Quantifier,
@@ -351,13 +351,16 @@ def build_rule(
         severity=severity,
         pattern=_with_window_types(_named(pattern, {}), keys),
         emissions=tuple(emissions),
-        cooldown_ns=0 if cooldown is None else duration_ns(cooldown, allow_zero=True),
+        cooldown_ns=0
+        if cooldown is None
+        else duration_ns(cooldown, allow_zero=True, whole_ms=True),
         after_match=_after_match(after_match),
         limits=limits or Limits(),
         doc=doc.split("\n\n")[0].replace("\n", " "),
         timeouts=timeouts,
     )
     _check(result, where)
+    _check_limits(result, where)
     if limits is None and pattern.within_ns is None:
         _check_combinations(pattern, where)
     return result
@@ -670,6 +673,51 @@ def _check_combinations(group: Sequence, where: str) -> None:
             )
         if isinstance(element, Sequence):
             _check_combinations(element, where)
+
+
+def _check_limits(made: Rule, where: str) -> None:
+    """Refuse a pattern of which no match can ever be within the rule's limits.
+
+    Every event that a repetition in first place takes begins a match as well. When
+    the oldest has all but one of n events, n - 1 matches hold n (n - 1) / 2.
+    """
+    partials, held = 1, _least_events(made.pattern) - 1
+    first, policy = made.pattern.elements[0][1], made.limits.policy
+    if isinstance(first, Step) and _begins_always(first) and policy != "drop_new":
+        n = first.quantifier.least
+        partials = max(1, n - 1)
+        held = max(held, n * (n - 1) // 2)
+    for name, need in (("partials_per_key", partials), ("bindings_per_key", held)):
+        limit = getattr(made.limits, name)
+        if need > limit:
+            counted = "partial matches"
+            if name == "bindings_per_key":
+                counted = "events in its partial matches"
+            raise RuleError(
+                f"{where}, {first.label}",
+                f"it can never match: before the first match is complete a key has "
+                f"{need:,} {counted}, and at most {limit:,} are allowed",
+                f"count over a window instead, count().over(events=...), or raise the "
+                f"limit: limits=Limits({name}={need})",
+            )
+
+
+def _begins_always(step: Step) -> bool:
+    """Whether each event that a step takes begins a match if the step is the first."""
+    if step.quantifier.optional:
+        return False
+    return step.condition is None or not reads_match(step.condition)
+
+
+def _least_events(group: Sequence) -> int:
+    """Return how many events the smallest match of a group binds."""
+    total = 0
+    for contiguity, element in group.elements:
+        if contiguity in NEGATIONS or element.quantifier.optional:
+            continue
+        once = _least_events(element) if isinstance(element, Sequence) else 1
+        total += once * element.quantifier.least
+    return total
 
 
 _EXAMPLES = {"float": 0.0, "int": 0, "bool": False, "str": "x"}

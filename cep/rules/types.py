@@ -7,9 +7,11 @@ result a week later.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from cep.errors import RuleError, UnknownFieldError, near_miss
+from cep.events.timestamps import to_ms
 from cep.rules.choices import Choice, Coalesce
 from cep.rules.expressions import (
     ARITHMETIC,
@@ -405,11 +407,12 @@ class Checker:
             problem = "truth values have no order"
         else:
             return
-        raise RuleError(
-            f"{self.where}: {expr}",
-            problem,
-            "compare values of one kind; strings and truth values with == or != only",
+        remedy = (
+            "compare values of one kind; strings and truth values with == or != only"
         )
+        if {*families} == {"number", "str"} and isinstance(expr, Binary):
+            remedy = _as_numbers(expr) or remedy
+        raise RuleError(f"{self.where}: {expr}", problem, remedy)
 
     def _needs(
         self, expr: Expr, kinds: Sequence[Kind], what: str, inside: Expr | None = None
@@ -418,6 +421,10 @@ class Checker:
         if kind not in kinds:
             what += "" if inside is None else f" in {inside}"
             remedy = "compare it first (e.flag == True) or use another field"
+            if "bool" in kinds and isinstance(expr, Const):
+                remedy = "write a condition with e, as e.price > 3"
+            elif "bool" in kinds and kind in NUMBERS:
+                remedy = f"compare it first: {expr} > 0, or ~{expr}.is_null()"
             if "float" in kinds and kind in ("bool", "str"):
                 remedy = f"make it a number: {expr}.as_float()"
                 if kind == "str":
@@ -428,6 +435,19 @@ class Checker:
                 remedy,
             )
         return kind
+
+
+def _as_numbers(expr: Binary) -> str | None:
+    """Say how to compare a number with a string that is a constant."""
+    for side in (expr.left, expr.right):
+        if isinstance(side, Const) and isinstance(side.value, str):
+            try:
+                moment = datetime.fromisoformat(side.value)
+            except ValueError:
+                continue
+            ms = to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+            return f"a time is a number of milliseconds since 1970: write {ms}"
+    return None
 
 
 def _is_whole(expr: Expr, kind: Kind) -> bool:

@@ -97,7 +97,7 @@ def hopping_span(what: str, length: str | timedelta, every: str | timedelta) -> 
     RuleError
         If they would leave gaps; ``what`` is what is split into windows.
     """
-    long, hop = duration_ns(length), duration_ns(every)
+    long, hop = (duration_ns(x, whole_ms=True) for x in (length, every))
     if hop > long:
         raise RuleError(
             f"{what}.hopping({length!r}, every={every!r})",
@@ -270,7 +270,7 @@ class Aggregate(Window):
                 'write .over("60s") or .over(events=100)',
             )
         if length is not None:
-            return self._window(Span("time", duration_ns(length)), by)
+            return self._window(Span("time", duration_ns(length, whole_ms=True)), by)
         if type(events) is not int or not 1 <= events <= ROWS_PER_KEY:
             raise RuleError(
                 f"{self}.over(events={events!r})",
@@ -302,7 +302,7 @@ class Aggregate(Window):
 
         Only events that enter the window keep a session going.
         """
-        return self._window(Span("session", duration_ns(gap)), by)
+        return self._window(Span("session", duration_ns(gap, whole_ms=True)), by)
 
     def _window(self, span: Span, by: By) -> Window:
         return Window(

@@ -259,21 +259,21 @@ TEXTS = {
         lambda: where(e.x),
         (
             "rule 'r', step 'a': e.x: a condition is true or false, this is a number. "
-            "Compare it first (e.flag == True) or use another field"
+            "Compare it first: e.x > 0, or ~e.x.is_null()"
         ),
     ),
     "and of numbers": (
         lambda: where((e.x > 1) & e.y),
         (
             "rule 'r', step 'a': e.y: & and | take conditions in ((e.x > 1) & e.y), this is"
-            " a number. Compare it first (e.flag == True) or use another field"
+            " a number. Compare it first: e.y > 0, or ~e.y.is_null()"
         ),
     ),
     "not of a number": (
         lambda: where(~e.x),
         (
             "rule 'r', step 'a': e.x: ~ takes a condition, this is a number. Compare it "
-            "first (e.flag == True) or use another field"
+            "first: e.x > 0, or ~e.x.is_null()"
         ),
     ),
     "a function of a string": (
@@ -374,8 +374,46 @@ TEXTS = {
     "a foreign value": (
         lambda: e.event_time > dt.timedelta(1),
         (
-            "datetime.timedelta(days=1): a timedelta cannot be part of an expression. Use a"
-            " number, a string, True or False, a field (e.price) or an aggregate"
+            "datetime.timedelta(days=1): a timedelta cannot be part of an expression. "
+            "Times are numbers of milliseconds: write 86400000"
+        ),
+    ),
+    "a datetime": (
+        lambda: e.event_time > dt.datetime(2026, 1, 5, tzinfo=dt.UTC),
+        (
+            "datetime.datetime(2026, 1, 5, 0, 0, tzinfo=datetime.timezone.utc): a datetime "
+            "cannot be part of an expression. A time is a number of milliseconds since "
+            "1970: write datetime(...).timestamp() * 1000"
+        ),
+    ),
+    "a time as a text": (
+        lambda: where(e.event_time > "2026-01-05"),
+        (
+            "rule 'r', step 'a': (e.event_time > '2026-01-05'): compares a number with a "
+            "str. A time is a number of milliseconds since 1970: write 1767571200000"
+        ),
+    ),
+    "a condition that is a text": (
+        lambda: where("price > 3"),
+        (
+            "rule 'r', step 'a': 'price > 3': a condition is true or false, this is a "
+            "string. Write a condition with e, as e.price > 3"
+        ),
+    ),
+    "a slip in a strategy": (
+        lambda: made(tick, after_match="past_last"),
+        (
+            "after_match='past_last': unknown strategy 'past_last'. Did you mean "
+            "'past_last_event'?"
+        ),
+    ),
+    "a repetition that its limits never let complete": (
+        lambda: made(tick.times(1000)),
+        (
+            "rule 'r', step 'a': it can never match: before the first match is complete a "
+            "key has 499,500 events in its partial matches, and at most 100,000 are "
+            "allowed. Count over a window instead, count().over(events=...), or raise the "
+            "limit: limits=Limits(bindings_per_key=499500)"
         ),
     ),
     "a step as a value": (
@@ -957,7 +995,7 @@ def test_a_decorator_without_parentheses_is_refused():
 
 
 @pytest.mark.parametrize(
-    "length", ["-5s", "5", 5, 5.0, "5 s", "", True, dt.timedelta(-1)]
+    "length", ["-5s", "5", 5, 5.0, "5 s", "", True, dt.timedelta(-1), "500us", "1.5ms"]
 )
 @pytest.mark.parametrize(
     "use",
@@ -1059,8 +1097,21 @@ def test_nested_repetitions_have_a_limit_together():
     from cep.engine.operator import Operator
 
     inner = seq(on("market.trade", name="a").times(500)).times(500)
+    limits = Limits(bindings_per_key=10**6)
+    made = build_rule("r", seq(inner), [emit()], limits=limits)
     with pytest.raises(RuleError, match="10,000 states"):
-        Operator([build_rule("r", seq(inner), [emit()])])
+        Operator([made])
+
+
+def test_a_repetition_is_only_refused_where_no_match_can_be_within_limits():
+    assert made(tick.times(447))
+    assert made(tick.times(1000), limits=Limits(policy="drop_new"))
+    assert made(tick.times(1000), limits=Limits(bindings_per_key=499_500))
+    assert made(tick.where((count(m.a) == 0) | (e.x > 1)).times(1000))
+    assert made(tick.times(1000).optional())
+    assert made(seq(tack).then(tick.times(1000)))
+    with pytest.raises(RuleError, match="it can never match"):
+        made(seq(tack).then(tick.times(9)), limits=Limits(bindings_per_key=8))
 
 
 @pytest.mark.parametrize("key", [1, ["symbol", 2], e.symbol])
