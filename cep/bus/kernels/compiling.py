@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numba
+
+from cep.jit import InnerCompiler, KernelCompiler, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,25 +23,24 @@ Int: TypeAlias = Any
 """An int or np.int64, which to kernels are the same and to mypy are not."""
 
 
-def _digest() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    content = b"".join(path.read_bytes() for path in sources)
-    return hashlib.sha256(content).hexdigest()[:12]
+_DIGEST = digest(sorted(Path(__file__).parent.glob("*.py")))
 
 
-_DIGEST = _digest()
-
-
-# Leave out what kernels do not use: it costs a third of the compilation.
+# Leave out what kernels do not use: it costs most of the compilation.
 _LEAN: dict[str, Any] = {
     "no_cfunc_wrapper": True,
     "no_rewrites": True,
     "_nrt": False,
     "error_model": "numpy",
+    "pipeline_class": KernelCompiler,
 }
 
 
-_HELPER: dict[str, Any] = {"no_cpython_wrapper": True}
+_HELPER: dict[str, Any] = {
+    **_LEAN,
+    "no_cpython_wrapper": True,
+    "pipeline_class": InnerCompiler,
+}
 
 
 def kernel(function: Function) -> Function:
@@ -65,7 +65,7 @@ def helper(function: Function) -> Function:
     kind of its own: callers pass int64 only, ``np.int64(0)`` where a constant
     is meant.
     """
-    return cast("Function", numba.njit(**_LEAN, **_HELPER)(function))
+    return cast("Function", numba.njit(**_HELPER)(function))
 
 
 def inlined(function: Function) -> Function:
@@ -73,4 +73,4 @@ def inlined(function: Function) -> Function:
 
     Of each array that is passed the shape and strides go by value, some 4 ns.
     """
-    return cast("Function", numba.njit(forceinline=True, **_LEAN, **_HELPER)(function))
+    return cast("Function", numba.njit(forceinline=True, **_HELPER)(function))

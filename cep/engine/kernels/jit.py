@@ -12,13 +12,14 @@ often that this shows.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba as nb
+
+from cep.jit import InnerCompiler, KernelCompiler, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,15 +29,21 @@ _LEAN: Any = {
     "no_rewrites": True,
     "error_model": "numpy",
     "nogil": True,
+    "pipeline_class": KernelCompiler,
 }
-_INNER: Any = {"no_cpython_wrapper": True, "_nrt": False}
+_INNER: Any = {
+    **_LEAN,
+    "no_cpython_wrapper": True,
+    "_nrt": False,
+    "pipeline_class": InnerCompiler,
+}
 
 
-def _sources(path: Path, found: dict[str, bytes]) -> dict[str, bytes]:
+def _sources(path: Path, found: dict[str, Path]) -> dict[str, Path]:
     """Return a module of kernels and all those that it imports, by name."""
     if path.name not in found:
-        found[path.name] = path.read_bytes()
-        for name in _IMPORTS.findall(found[path.name].decode()):
+        found[path.name] = path
+        for name in _IMPORTS.findall(path.read_text("utf-8")):
             _sources(Path(__file__).with_name(f"{name}.py"), found)
     return found
 
@@ -47,8 +54,7 @@ _IMPORTS = re.compile(r"^from cep\.engine\.kernels\.(\w+) import", re.MULTILINE)
 @cache
 def _digest(path: str) -> str:
     sources = _sources(Path(path), {})
-    content = b"".join(sources[name] for name in sorted(sources))
-    return hashlib.sha256(content).hexdigest()[:12]
+    return digest(sources[name] for name in sorted(sources))
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,12 +88,11 @@ def _cached(function: Callable[..., Any], options: Any) -> Callable[..., Any]:
 
 def inner(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile for calls from other kernels only."""
-    compiled: Callable[..., Any] = nb.njit(**_LEAN, **_INNER)(function)
+    compiled: Callable[..., Any] = nb.njit(**_INNER)(function)
     return compiled
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile like `inner`, into the body of each caller."""
-    options = {**_LEAN, **_INNER, "forceinline": True}
-    compiled: Callable[..., Any] = nb.njit(**options)(function)
+    compiled: Callable[..., Any] = nb.njit(**_INNER, forceinline=True)(function)
     return compiled
