@@ -48,6 +48,8 @@ POLL_SECONDS = 0.005
 LOADING_SECONDS = 600.0
 STOP_SECONDS = 10.0
 PORT_ATTEMPTS = 8
+# INFO is answered while data are still loaded, PING is not.
+_QUESTION = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
 LAUNCHER = Path(__file__).with_name("_launcher.py")
 
 
@@ -428,7 +430,7 @@ def _wait_for_answer(
     while True:
         if process.poll() is not None:
             raise ChildProcessError
-        answer = _ask(address, hello + b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n")
+        answer = _ask(address, hello + _QUESTION)
         if b"LOADING" in answer:
             deadline = began + max(seconds, LOADING_SECONDS)
         elif b"process_id:" in answer:
@@ -452,7 +454,7 @@ def _ask(address: str | tuple[str, int], question: bytes) -> bytes:
             link.connect(address)
             link.sendall(question)
             answer = link.recv(65536)
-            while answer.startswith((b"$", b"+OK")) and b"process_id:" not in answer:
+            while answer.startswith((b"$", b"+")) and b"process_id:" not in answer:
                 if not (more := link.recv(65536)):
                     break
                 answer += more
