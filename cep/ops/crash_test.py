@@ -317,7 +317,7 @@ class Trial:
         self.name, self.outputs = pipeline.name, output_streams(pipeline)
         self.client = connect_redis(f"{url}/0")
         self._feeder = connect_redis(f"{url}/0")
-        self.expected = self._undisturbed(entries)
+        self.expected = self.undisturbed(entries)
         self.feed = Feed(self._feeder, entries, at_once)
 
     def __enter__(self) -> Self:
@@ -328,9 +328,11 @@ class Trial:
         self.client.close()
         self._feeder.close()
 
-    def _undisturbed(self, entries: Sequence[Entry]) -> Came:
+    def undisturbed(self, entries: Sequence[Entry]) -> Came:
+        """Return what comes of some entries, in database 1, when nothing happens."""
         url = f"{self.url}/1"
         with connect_redis(url) as client:
+            client.flushdb()
             for at in range(0, len(entries), WRITTEN_AT_ONCE):
                 write(client, entries[at : at + WRITTEN_AT_ONCE])
             self._given = came_of(client, self.name, self.outputs)

@@ -57,6 +57,12 @@ def outputs_apart(module, url):
     return cep_run(module, url)
 
 
+def outputs_unfenced(module, url, *options):
+    """A planted bug: outputs are written before the owner is looked at."""
+    commit_in_two(pause=0.02)
+    return cep_run(module, url, *options)
+
+
 def outputs_sent_again(module, url):
     """A planted bug: what may not have been committed is written once more."""
     commit = Store.commit
