@@ -45,6 +45,7 @@ PACE = 10_000  # events a second under load
 LOADED_SECONDS = 5
 LARGE = 10.0  # quantity of one trade in a hundred, which leads to an output
 WARM_TURNS = 10
+PATIENCE_MS = 60_000
 RESTARTED = "each_trade('restart', above=1e9)"
 
 
@@ -293,7 +294,7 @@ def latency(url: str, turns: int) -> dict[str, float]:
     pipeline two are sent as one, of which the first brings the output. Under load
     both times are those of the server, to the millisecond.
     """
-    with connect_redis(url) as client:
+    with connect_redis(url, longest_block_ms=PATIENCE_MS) as client:
         client.flushall()
         with running(url, "each_trade('idle')"):
             idle = _idle(client, turns)
@@ -326,7 +327,7 @@ def _idle(client: redis.Redis, turns: int) -> NDArray[np.float64]:
         link.send(commands[2 * turn] + commands[2 * turn + 1])
         # One more comes with the second turn: what the first had to hold back.
         while outputs < 2 * turn + 1:
-            found: Any = client.xread({OUTPUT: position}, block=60_000)
+            found: Any = client.xread({OUTPUT: position}, block=PATIENCE_MS)
             outputs += len(found[0][1])
             position = found[0][1][-1][0]
         took.append(1e3 * (time.perf_counter() - began))
