@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,9 @@ class Intake:
         """Take in what there is, waiting for it a moment if there is none."""
         self._wait_for_the_hindmost()
         look = time.monotonic() - self._looked >= limits.GAP_SECONDS
-        pages = self.reader.read(limits.BLOCK_MS, ahead=not look)
+        left_ms = max(0.0, 1000 * self._pending.seconds_left())
+        block_ms = math.ceil(min(limits.BLOCK_MS, left_ms))
+        pages = self.reader.read(block_ms, ahead=not look)
         self._take(pages)
         if look:
             self.look_for_gaps()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ class Pending:
     """Entries to be written, in order, since the last commit.
 
     ``dirty`` says that there is something to commit: entries, or a position
-    that moved.
+    that moved. What nobody sees yet may wait for more of it.
     """
 
     def __init__(self) -> None:
@@ -25,8 +26,19 @@ class Pending:
         """Begin the next commit."""
         self.entries: list[Entry] = []
         self.size = 0
-        self.dirty = False
-        self.since = time.monotonic()
+        self._since: float | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is anything to commit."""
+        return self._since is not None
+
+    @dirty.setter
+    def dirty(self, value: bool) -> None:
+        if value and self._since is None:
+            self._since = time.monotonic()
+        elif not value:
+            self._since = None
 
     def add(self, stream: str, words: list[bytes]) -> None:
         """Write one entry with the commit."""
@@ -36,5 +48,10 @@ class Pending:
 
     def is_due(self) -> bool:
         """Whether the commit is large or old enough."""
-        waited = time.monotonic() - self.since
-        return self.size >= limits.COMMIT_BYTES or waited >= limits.COMMIT_SECONDS
+        return self.size >= limits.COMMIT_BYTES or self.seconds_left() <= 0
+
+    def seconds_left(self) -> float:
+        """Return how long the commit may still wait; infinite if there is none."""
+        if self._since is None:
+            return math.inf
+        return self._since + limits.COMMIT_SECONDS - time.monotonic()

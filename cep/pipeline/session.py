@@ -109,8 +109,9 @@ class Session:
             exhausted = self.ordering.ended or self._read()
             self._process()
             stopping = self.runner.stopping
-            due = exhausted or stopping or self.pending.is_due()
-            if self.pending.dirty and due:
+            # Outputs go out at once; a position or state alone waits for more.
+            due = bool(exhausted and self.pending.entries) or self.pending.is_due()
+            if self.pending.dirty and (due or stopping or self.ordering.ended):
                 self._commit()
             self.store.beat()
             self._report()
