@@ -104,6 +104,13 @@ def duplicate_letter(pipeline: str, raw: BadRow, event_id: str) -> list[bytes]:
     return dead_letter(pipeline, "duplicate", row)
 
 
+def poison_letter(pipeline: str, raw: BadRow) -> list[bytes]:
+    """Return an entry that kills the process, given by its bytes, as words."""
+    detail = "the process died again and again while it was read or processed"
+    row = replace(raw, reason="poison", detail=detail)
+    return dead_letter(pipeline, "quarantine", row)
+
+
 def failure_letter(pipeline: str, raw: BadRow, rule: str, what: str) -> list[bytes]:
     """Return an event that a rule failed on, given by its bytes, as words."""
     row = replace(raw, reason="rule_error", detail=what)

@@ -20,6 +20,7 @@ from cep.pipeline.entries import (
     failure_letter,
     gap_letter,
     late_letter,
+    poison_letter,
     vanished,
 )
 from cep.pipeline.gaps import Gaps
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cep.pipeline.definition import OnGap, Pipeline
     from cep.pipeline.gaps import Judgement
     from cep.pipeline.pending import Pending
+    from cep.pipeline.poison import Care
     from cep.pipeline.store import Store, Stored
 
 
@@ -63,7 +65,9 @@ class Intake:
         stored: Stored,
         on_gap: Mapping[str, OnGap],
         note: Callable[[str], None],
+        care: Care,
     ) -> None:
+        self._care = care
         self._on_gap, self._note = on_gap, note
         self._noted: set[str] = set()
         self._me, self._store, self._client = pipeline.name, store, store.client
@@ -84,7 +88,7 @@ class Intake:
             self._client,
             names,
             start={n: stored.positions.get(n, "0-0") for n in names},
-            count=limits.READ_COUNT,
+            count=care.rows or limits.READ_COUNT,
             **self._reading,
         )
         self.gaps = Gaps(self._client, stored.marks)
@@ -126,11 +130,61 @@ class Intake:
         look = time.monotonic() - self._looked >= limits.GAP_SECONDS
         left_ms = max(0.0, 1000 * self._pending.seconds_left())
         block_ms = math.ceil(min(limits.BLOCK_MS, left_ms))
-        pages = self.reader.read(block_ms, ahead=not look)
+        if self._care.one_by_one:
+            pages = self._read_one(block_ms)
+        else:
+            self.reader.count = self._care.rows or limits.READ_COUNT
+            pages = self.reader.read(block_ms, ahead=not look)
         self._take(pages)
+        self._care.count(sum(page.entries_read for page in pages))
         if look:
             self.look_for_gaps()
         return pages
+
+    def _read_one(self, block_ms: int) -> list[StreamPage]:
+        """Return a page of the one entry that arrived next, and say so before."""
+        positions = dict(self.reader.positions)
+        with clear_errors(self._client):
+            pipe = self._client.pipeline(transaction=False)
+            for stream, position in positions.items():
+                pipe.xrange(stream, b"(" + position, count=1)
+            found = dict(zip(positions, pipe.execute(), strict=True))
+            heads = {name: some[0][0] for name, some in found.items() if some}
+            if not heads and block_ms:
+                everything: Any = positions
+                self._client.xread(everything, count=1, block=block_ms)
+        pages = []
+        if heads:
+            name = min(heads, key=lambda name: (_pair(heads[name]), name))
+            self._care.attempt(name, heads[name].decode(), was_read=False)
+            pages = [read_ids(self._client, name, [heads[name]], **self._reading)]
+            positions[name] = heads[name]
+        self.reader.reset(positions)
+        self.reader.exhausted = {name: name not in heads for name in positions}
+        return pages
+
+    def put_poison(self, buffered: dict[str, list[str]]) -> None:
+        """Put the entry aside that kills the process, if one does."""
+        if self._care.poison is None:
+            return
+        name, entry_id, was_read = self._care.poison
+        if name not in self.ordering.number:
+            return
+        counts, positions = self.accounting[name], dict(self.reader.positions)
+        [raw] = self._raw([(name, entry_id)])
+        if not raw.raw_length:  # it is gone
+            return
+        if was_read:
+            if entry_id not in buffered.get(name, []):
+                return
+            buffered[name].remove(entry_id)
+            counts.buffered -= 1
+        else:
+            counts.read += 1
+            positions[name] = entry_id.encode()
+            self.reader.reset(positions)
+        counts.quarantined += 1
+        self._pending.add(self._store.dlq, poison_letter(self._me, raw))
 
     def look_for_gaps(self) -> None:
         """Account for entries that were lost; nothing may be on its way to us.
@@ -279,6 +333,11 @@ def _first_arrival(page: StreamPage) -> int:
 def _entry_ids(rows: Batch | EventColumns) -> list[str]:
     pairs = zip(rows.entry_ms.tolist(), rows.entry_seq.tolist(), strict=True)
     return [f"{ms}-{seq}" for ms, seq in pairs]
+
+
+def _pair(entry_id: bytes) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition(b"-")
+    return int(ms), int(seq)
 
 
 def _ms(entry_id: bytes) -> int:

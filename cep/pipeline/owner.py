@@ -104,6 +104,7 @@ class Ownership:
     def __init__(self, client: redis.Redis, name: str, key: str) -> None:
         self._client, self._name, self._key = client, name, key
         self.token = MonotonicUlids().next()
+        self.follows_death = False  # of a process that had not ended in order
         source = files("cep.pipeline").joinpath("owner.lua").read_text()
         self._script = client.register_script(source)
 
@@ -153,6 +154,7 @@ class Ownership:
             holder = msgspec.json.encode(this_process())
             if self._call("take", self.token, holder, owner)[0] == b"ok":
                 _HELD.add(self)
+                self.follows_death = starting and _has_died(found, forced=force)
                 return
 
     def beat(self) -> None:
@@ -233,6 +235,13 @@ class Ownership:
         with clear_errors(self._client):
             answer: Any = self._script(keys=[self._key], args=words)
         return list(answer)
+
+
+def _has_died(found: dict[str, str], *, forced: bool) -> bool:
+    """Whether an owner whose place was taken had ended without saying so."""
+    if not found["owner"] or not int(found["alive"]):
+        return False
+    return not forced or Holder.decoded(found["holder"].encode()).has_ended()
 
 
 def _described(found: dict[str, str]) -> str:

@@ -9,12 +9,13 @@ is all that a restart does, too.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from cep.bus.connection import connect_redis
 from cep.clock import Clock, SystemClock
-from cep.errors import AccessDeniedError, ConnectionFailedError
+from cep.errors import AccessDeniedError, CepError, ConnectionFailedError
 from cep.pipeline import limits
 from cep.pipeline.session import Session
 from cep.pipeline.store import Store
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cep.pipeline.definition import OnGap, Pipeline
+    from cep.pipeline.poison import Care
     from cep.pipeline.summary import Summary
 
 
@@ -69,6 +71,7 @@ class Runner:
         self.reached = False
         self.committed = 0  # the last commit that the server acknowledged
         self._waited = False
+        self.care: Care | None = None
         self.began = time.monotonic()
         # Ourselves, and those whose place we took. Anyone else who owns the
         # pipeline after a lost connection came later and is not to be fenced.
@@ -116,9 +119,21 @@ class Runner:
                 wait = waits[min(attempt, len(waits) - 1)]
                 self.note(f"{error} Starting from the last commit in {wait:g} s.")
                 self._clock.sleep(wait)
+            except (CepError, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
+                self._note_crash(store)
+                raise
             finally:
                 store.leave(reachable=reachable)
                 client.close()
+
+    def _note_crash(self, store: Store) -> None:
+        """Let the next process know that this one ended as nobody expected."""
+        if self.care is not None:
+            self.care.attempts.crashed = True
+            with contextlib.suppress(CepError):
+                store.put_attempts(self.care.attempts)
 
     def wait_for_owner(self, who: str) -> bool:
         """Wait a moment to see whether the owner found at the start is alive."""

@@ -15,6 +15,7 @@ from cep.pipeline.entries import output_fields, refused_output, rollback_letter
 from cep.pipeline.intake import Intake
 from cep.pipeline.output_rows import OutputRows
 from cep.pipeline.pending import Pending
+from cep.pipeline.poison import Care
 from cep.pipeline.summary import Summary
 from cep.pipeline.ticks import Ticks
 
@@ -53,6 +54,14 @@ class Session:
                 "all of it was processed.",
                 "Give the pipeline another name to start anew.",
             )
+        self.care = runner.care = Care(
+            stored.attempts,
+            store.put_attempts,
+            died=store.follows_death,
+            streams=len(pipeline.streams),
+        )
+        if told := self.care.told():
+            runner.note(told)
         self.pending = Pending()
         self.output_rows = OutputRows()
         self.ticks = Ticks(store, stored.ticks)
@@ -69,12 +78,14 @@ class Session:
             stored,
             {s.name: runner.on_gap or pipeline.on_gap_of(s) for s in pipeline.streams},
             runner.note,
+            self.care,
         )
         self.ordering, self.accounting = self.intake.ordering, self.intake.accounting
         self.dropped = self.operator.restore(stored.state)
         self._note_changes(stored)
         self._note_rollback(stored)
         self._note_stops()
+        self.intake.put_poison(stored.buffered)
         self.intake.read_again(stored.buffered)
         self.intake.look_for_gaps()
 
@@ -105,8 +116,12 @@ class Session:
 
     def run(self) -> Summary:
         """Loop until stopped or ended."""
+        if self.care.poison is not None:
+            self._commit()
         while True:
             exhausted = self.ordering.ended or self._read()
+            if self.care.one_by_one and self.pending.dirty:
+                self._commit()  # so that a row that is tried was read before
             self._process()
             stopping = self.runner.stopping
             # Outputs go out at once; a position or state alone waits for more.
@@ -142,7 +157,10 @@ class Session:
 
     def _process(self) -> None:
         while True:
-            rows, mark = self.ordering.release(self.step_rows)
+            limit = min(self.care.rows or self.step_rows, self.step_rows)
+            rows, mark = self.ordering.release(limit)
+            if len(rows) and self.care.one_by_one:
+                self._attempt(rows)
             before = self.pending.size
             outputs = self.operator.step(rows, mark, take=self._write)
             self._write(outputs)
@@ -151,12 +169,19 @@ class Session:
             if outputs.failures:
                 self.intake.put_failures(outputs.failures)
                 self._note_stops()
-            was_all = len(rows) < self.step_rows
+            was_all = len(rows) < limit
+            self.care.count(len(rows))
             self.step_rows = _next_rows(self.step_rows, self.pending.size - before)
+            careful = self.care.rows and self.pending.dirty
+            if careful or (not was_all and self.pending.is_due()):
+                self._commit()
             if was_all:
                 return
-            if self.pending.is_due():
-                self._commit()
+
+    def _attempt(self, rows: Batch) -> None:
+        stream = self.ordering.streams[int(rows.stream[0])].name
+        entry_id = f"{rows.entry_ms[0]}-{rows.entry_seq[0]}"
+        self.care.attempt(stream, entry_id, was_read=True)
 
     def _note_stops(self) -> None:
         for name, counts in self.operator.counts().items():
@@ -213,6 +238,7 @@ class Session:
             "buffered": waiting,
             "counts": self.accounting.as_dict(),
             "outputs": self._outputs(),
+            "attempts": self.care.to_commit(),
             "ticks": self.ticks.passed,
             "marks": self.intake.gaps.marks,
             # Not before the last row: a commit may fall between two steps.

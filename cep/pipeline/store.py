@@ -16,6 +16,7 @@ Fields of ``cep:{name}:meta``:
 ``counts``     JSON: stream to counts (`cep.pipeline.accounting`)
 ``outputs``    JSON: rule to numbers of matches, outputs, suppressed ones
 ``marks``      JSON: stream to its last look (`cep.pipeline.gaps.Mark`)
+``attempts``   JSON: deaths without a commit (`cep.pipeline.poison.Attempts`)
 ``ticks``      last tick that time has passed
 ``ended``      "1" once the input was declared to have ended
 =============  ===============================================================
@@ -38,6 +39,7 @@ from cep.errors import FencedError, StateVersionError, UsageError
 from cep.pipeline import limits
 from cep.pipeline.gaps import Mark
 from cep.pipeline.owner import Ownership
+from cep.pipeline.poison import Attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +54,12 @@ _KINDS: dict[str, Any] = {
     "outputs": dict[str, dict[str, int]],
     "marks": dict[str, Mark],
 }
+
+_PUT_ATTEMPTS = """
+if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then
+  redis.call('HSET', KEYS[1], 'attempts', ARGV[2])
+end
+"""
 
 Entry = tuple[str, "Sequence[bytes]"]  # stream, then field, value, field, value...
 
@@ -68,6 +76,7 @@ class Stored:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     outputs: dict[str, dict[str, int]] = field(default_factory=dict)
     marks: dict[str, Mark] = field(default_factory=dict)
+    attempts: Attempts = field(default_factory=Attempts)
     ticks: str = "0-0"
     ended: bool = False
     state: dict[str, bytes] = field(default_factory=dict)
@@ -90,6 +99,7 @@ class Store:
         self._beaten = 0.0
         source = files("cep.pipeline").joinpath("commit.lua").read_text()
         self._script = client.register_script(source)
+        self._put_attempts = client.register_script(_PUT_ATTEMPTS)
 
     def take_over(
         self,
@@ -123,6 +133,7 @@ class Store:
         stored = Stored(seq=self.seq, state=state)
         for name, kind in _KINDS.items():
             setattr(stored, name, self._decoded(meta, name, kind, {}))
+        stored.attempts = self._decoded(meta, "attempts", Attempts, Attempts())
         stored.ticks = meta.get(b"ticks", b"0-0").decode()
         stored.ended = meta.get(b"ended") == b"1"
         return stored
@@ -139,6 +150,17 @@ class Store:
             f"Restore {self.meta} and {self.state} from one backup, or delete both "
             "to start anew.",
         )
+
+    @property
+    def follows_death(self) -> bool:
+        """Whether the owner before us had not ended in order."""
+        return self._ownership.follows_death
+
+    def put_attempts(self, attempts: Attempts) -> None:
+        """Write what is known of deaths, if we are the owner."""
+        value = msgspec.json.encode(attempts)
+        with clear_errors(self.client):
+            self._put_attempts(keys=[self.meta], args=[self.owner, value])
 
     def beat(self) -> None:
         """Say that we are alive, if it is time; raise FencedError if we are fenced."""
