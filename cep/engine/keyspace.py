@@ -27,10 +27,10 @@ Key = tuple[KeyValue, ...]
 
 
 @kernel
-def _lookup(cols, column, remap, out, row):
+def _lookup(cols, column, remap, out, row, begin, end):
     """Map a column of string codes to key numbers; returns how many were unknown."""
     unknown = 0
-    for i in range(cols.shape[1]):
+    for i in range(begin, end):
         x = cols[column, i]
         k = -1
         if x == x:
@@ -109,23 +109,31 @@ class KeySpace:
                 self._remap[code] = -1
 
     def number_rows(
-        self, cols: NDArray[np.float64], keys: NDArray[np.int64], row: int
+        self,
+        cols: NDArray[np.float64],
+        keys: NDArray[np.int64],
+        row: int,
+        begin: int,
+        end: int,
     ) -> None:
-        """Fill ``keys[row]`` with each row's key number, -1 where a field is absent."""
-        out = keys[row]
+        """Fill ``keys[row]`` with key numbers, from row ``begin`` to ``end``.
+
+        A row that lacks a field gets -1.
+        """
+        out = keys[row, begin:end]
         if not self.columns:
             out[:] = 0
             return
         if self.kinds == ("str",):
             column = self.columns[0]
-            if _lookup(cols, column, self._remap, keys, row):
-                codes = cols[column]
+            if _lookup(cols, column, self._remap, keys, row, begin, end):
+                codes = cols[column, begin:end]
                 new = np.unique(codes[(out < 0) & (codes == codes)])
                 for code in new.astype(np.int64).tolist():
                     self._place(code, self.number((self.strings.text(code),)))
-                _lookup(cols, column, self._remap, keys, row)
+                _lookup(cols, column, self._remap, keys, row, begin, end)
             return
-        parts = cols[list(self.columns)]
+        parts = cols[list(self.columns), begin:end]
         present = ~np.isnan(parts).any(axis=0)
         out[~present] = -1
         if present.any():

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cep.engine.batch import Batch, Coding
 from cep.engine.derive import DerivedEvent
-from cep.engine.kernels import rows
+from cep.engine.kernels import loading, rows
 from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
 from cep.engine.predicates import Columns, Predicates
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from cep.events.columns import Column, EventColumns
     from cep.rules.rule import Rule
 
-NS_PER_MS = 1_000_000
 _ENGINE_FIELD = "engine"
 # Keys with nothing left to remember are given back when this many have piled
 # up: sweeping is linear in the keys, so it must be rare.
@@ -56,6 +55,7 @@ SWEEP_AT = 10_000
 LOADINGS = 64  # shapes of columns whose way into a batch is kept
 MOST_TEXTS = 256  # of a dictionary that is taken up whole for however few rows
 LONG_AGO = np.iinfo(np.int64).min
+_ALL = np.ones(0, np.bool_)  # the mask of a column whose values are all valid
 # A large batch is taken in in parts of so many rows, which fit in the cache.
 PART_ROWS = 16_384
 PIECE_BINDINGS = 1_000_000  # events that matches hold before they are taken early
@@ -82,6 +82,7 @@ class Operator:
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
+        loading.prepare()
         self.plan = Plan(rules)
         self.reads = self.plan.reads()
         programs = self.plan.programs
@@ -98,6 +99,10 @@ class Operator:
         self._windows: list[RunningWindows | RunningSlots] = [
             *(RunningWindows(group, self) for group in self.plan.windows),
             *(RunningSlots(group, self) for group in self.plan.slots),
+        ]
+        self._stages = [
+            (columns, [x for x in self._windows if x.group.stage == stage])
+            for stage, columns in enumerate(self._columns)
         ]
         self._rules = [RunningRule(compiled, self) for compiled in self.plan.compiled]
         self._parts: list[RunningWindows | RunningSlots | RunningRule] = [
@@ -129,40 +134,46 @@ class Operator:
         ``stream`` is the stream's number, which decides the order of rows with
         equal event times.
         """
-        shape = (*columns.types, None, *columns.fields)
-        loading = self._loadings.get(shape)
-        if loading is None:
-            loading = self._loadings[shape] = _Loading.of(self.plan, columns)
+        names = (*columns.types, None, *columns.fields)
+        shape = self._loadings.get(names)
+        if shape is None:
+            shape = self._loadings[names] = _Loading.of(self.plan, columns)
             if len(self._loadings) > LOADINGS:
                 del self._loadings[next(iter(self._loadings))]
         n = columns.time_ms.size
         ints = np.empty((rows.ROWS, n), np.int64)
-        np.multiply(columns.time_ms, NS_PER_MS, out=ints[rows.TIME])
-        ints[rows.STREAM] = stream
-        ints[rows.ENTRY_MS] = columns.entry_ms
-        ints[rows.ENTRY_SEQ] = columns.entry_seq
-        ints[rows.TYPE] = loading.codes[columns.type_code]
-        ints[rows.ID_HI] = columns.id_hi.view(np.int64)
-        ints[rows.ID_LO] = columns.id_lo.view(np.int64)
         cols = np.empty((self.plan.column_count, n))
-        cols.fill(np.nan)
+        loading.load_rows(
+            ints,
+            cols,
+            shape.blank,
+            stream,
+            columns.time_ms,
+            columns.entry_ms,
+            columns.entry_seq,
+            columns.id_hi,
+            columns.id_lo,
+            columns.type_code,
+            shape.codes,
+        )
         fields, strings = columns.fields, self.plan.strings
-        for number, name, is_text in loading.payload:
-            _copy(cols[number], fields[name], is_text, strings)
-        for number, name, is_text in loading.envelope:
-            self._load_envelope(cols[number], name, is_text, columns, ints[rows.TYPE])
+        for number, name, is_text, over in shape.payload:
+            _load(cols, number, fields[name], is_text, strings, over=over)
+        for number, name, is_text in shape.envelope:
+            self._load_envelope(cols, number, name, is_text, columns, ints[rows.TYPE])
         self._coding = self._coding.now()
         return Batch(ints, cols, self._coding)
 
     def _load_envelope(
         self,
-        out: NDArray[np.float64],
+        cols: NDArray[np.float64],
+        number: int,
         name: str,
         is_text: bool,
         columns: EventColumns,
         types: NDArray[np.int64],
     ) -> None:
-        strings = self.plan.strings
+        strings, out = self.plan.strings, cols[number]
         if name == "@type":
             out[:] = types
             return
@@ -172,7 +183,7 @@ class Operator:
         if is_text and name in ("correlation_id", "user_id"):
             envelope = columns.fields.get(f"@{name}")
             if envelope is not None:
-                _copy(out, envelope, is_text, strings, absent="")
+                _load(cols, number, envelope, is_text, strings, absent="")
         if name == "event_time":
             out[:] = columns.time_ms
         elif name == "type":
@@ -185,7 +196,7 @@ class Operator:
                 out[types == code] = np.nan
         for field_name, column in columns.fields.items():
             if field_name.rpartition(":")[2] == name:
-                _copy(out, column, is_text, strings)
+                _load(cols, number, column, is_text, strings)
 
     def step(
         self,
@@ -213,13 +224,7 @@ class Operator:
         n = batch.ints.shape[1]
         if n:
             self._check_order(batch)
-        if 0 < n <= PART_ROWS:
             self._take_in(batch, watermark_ns)
-        elif n:
-            for begin in range(0, n, PART_ROWS):
-                part = batch.take(slice(begin, begin + PART_ROWS))
-                last = begin + PART_ROWS >= n
-                self._take_in(part, watermark_ns if last else LONG_AGO)
         elif self._is_due(watermark_ns):
             self._take_in(batch, watermark_ns)
         outputs = Outputs(failures=self._failures)
@@ -267,54 +272,89 @@ class Operator:
     def _pass_time(self, until_ns: int) -> None:
         none = np.zeros((0, 0), np.int64)
         for rule in self._rules:
-            rule.feed(self._nothing, none, none, self._order, until_ns)
+            rule.feed(self._nothing, none, none, self._order, 0, 0, until_ns)
 
     def fill(self, batch: Batch) -> NDArray[np.int64]:
         """Compute a batch's columns; returns the keys of its rows, (spaces, n)."""
-        keys = self._keys(batch)
+        n = batch.ints.shape[1]
+        keys = np.empty((len(self.plan.keyspaces), n), np.int64)
         self._call_functions(batch)
-        self._compute(batch, keys)
+        self._fill(batch, keys, 0, n)
         return keys
 
-    def _keys(self, batch: Batch) -> NDArray[np.int64]:
-        spaces = self.plan.keyspaces
-        keys = np.empty((len(spaces), batch.ints.shape[1]), np.int64)
-        for number, space in enumerate(spaces):
-            space.number_rows(batch.cols, keys, number)
-        return keys
+    def _fill(
+        self, batch: Batch, keys: NDArray[np.int64], begin: int, end: int
+    ) -> None:
+        self._number(batch, keys, begin, end)
+        self._compute(batch, keys, begin, end)
 
-    def _compute(self, batch: Batch, keys: NDArray[np.int64]) -> None:
-        for stage, columns in enumerate(self._columns):
-            columns.fill(batch)
-            for window in self._windows:
-                if window.group.stage == stage:
-                    window.feed(batch, keys[window.group.keyspace], self._order)
+    def _number(
+        self, batch: Batch, keys: NDArray[np.int64], begin: int, end: int
+    ) -> None:
+        for number, space in enumerate(self.plan.keyspaces):
+            space.number_rows(batch.cols, keys, number, begin, end)
+
+    def _compute(
+        self, batch: Batch, keys: NDArray[np.int64], begin: int, end: int
+    ) -> None:
+        order = self._order
+        for columns, windows in self._stages:
+            columns.fill(batch, begin, end)
+            for window in windows:
+                window.feed(batch, keys[window.group.keyspace], begin, end, order)
 
     def _take_in(self, batch: Batch, until_ns: int) -> None:
-        if not self.closes:
-            keys = self.fill(batch)
-            self._match(batch, keys, until_ns)
+        n = batch.ints.shape[1]
+        if n > PART_ROWS and (self.closes or self.plan.calls):
+            for begin in range(0, n, PART_ROWS):
+                part = batch.take(slice(begin, begin + PART_ROWS))
+                last = begin + PART_ROWS >= n
+                self._take_in(part, until_ns if last else LONG_AGO)
             return
-        keys = self._keys(batch)
         self._call_functions(batch)
+        if self.closes:
+            self._take_in_closing(batch, until_ns)
+            return
+        if not n:
+            self._pass_time(until_ns)
+        keys = np.empty((len(self.plan.keyspaces), n), np.int64)
+        for begin in range(0, n, PART_ROWS):
+            end = min(begin + PART_ROWS, n)
+            self._fill(batch, keys, begin, end)
+            self._match(batch, keys, begin, end, until_ns if end == n else LONG_AGO)
+        self._order += n
+
+    def _take_in_closing(self, batch: Batch, until_ns: int) -> None:
+        n, spaces = batch.ints.shape[1], len(self.plan.keyspaces)
+        keys = np.empty((spaces, n), np.int64)
+        self._number(batch, keys, 0, n)
         if self.closes.needs_columns:
-            self._columns[0].fill(batch)
+            self._columns[0].fill(batch, 0, n)
         for part, told in self.closes.told(batch, keys, until_ns):
-            keys = self._keys(part)
-            self._compute(part, keys)
+            n = part.ints.shape[1]
+            keys = np.empty((spaces, n), np.int64)
+            self._number(part, keys, 0, n)
+            self._compute(part, keys, 0, n)
             self.closes.settle(part, told)
-            self._match(part, keys, LONG_AGO)
+            self._match(part, keys, 0, n, LONG_AGO)
+            self._order += n
         self._pass_time(until_ns)
 
-    def _match(self, batch: Batch, keys: NDArray[np.int64], until_ns: int) -> None:
-        bits = self._predicates.evaluate(batch)
+    def _match(
+        self,
+        batch: Batch,
+        keys: NDArray[np.int64],
+        begin: int,
+        end: int,
+        until_ns: int,
+    ) -> None:
+        bits = self._predicates.evaluate(batch, begin, end)
         for number, rule in enumerate(self._rules):
             failed = self.python_calls.rows_failed(number, batch)
             if not failed:
-                rule.feed(batch, keys, bits, self._order, until_ns)
+                rule.feed(batch, keys, bits, self._order, begin, end, until_ns)
             else:
                 self._feed_around(rule, failed, batch, keys, bits, until_ns)
-        self._order += batch.ints.shape[1]
 
     def _feed_around(
         self,
@@ -328,11 +368,8 @@ class Operator:
         """Let a rule see all rows but those that its functions failed on."""
 
         def feed(begin: int, end: int, until_ns: int) -> None:
-            part = slice(begin, end)
-            of_keys = np.ascontiguousarray(keys[:, part])
-            of_bits = np.ascontiguousarray(bits[:, part])
-            first = self._order + begin
-            rule.feed(batch.take(part), of_keys, of_bits, first, until_ns)
+            part = np.ascontiguousarray(bits[:, begin:end])
+            rule.feed(batch, keys, part, self._order, begin, end, until_ns)
 
         seen = 0
         for row, what in failed.items():
@@ -364,23 +401,16 @@ class Operator:
             self.python_calls.fill(batch, tripped)
 
     def _check_order(self, batch: Batch) -> None:
-        times = batch.time
-        first = last = int(times[0])
-        if batch.ints.shape[1] > 1:
-            last = int(times[-1])
-            falls = times[1:] < times[:-1]
-            if falls.any():
-                i = int(falls.argmax())
-                raise OutOfOrderError("Operator.step", int(times[i + 1]), int(times[i]))
+        times = batch.ints[rows.TIME]
+        first = last = times.item(0)
+        if times.size > 1:
+            last = times.item(-1)
+            i = loading.first_fall(times)
+            if i > 0:
+                raise OutOfOrderError("Operator.step", int(times[i]), int(times[i - 1]))
         if first < self._time:
             raise OutOfOrderError("Operator.step", first, self._time)
         self._time = last
-
-    def rows_of(self, batch: Batch, types: Sequence[int]) -> NDArray[np.int64]:
-        """Return the rows whose type is one of ``types``."""
-        if len(types) == 1:
-            return np.flatnonzero(batch.type == types[0])
-        return np.flatnonzero(np.isin(batch.type, types))
 
     def types_mask(self, types: Collection[str]) -> NDArray[np.uint8]:
         """Return 1 for those types, by type code + 1; events of others have code -1."""
@@ -398,7 +428,7 @@ class Operator:
 
     def keys(self) -> int:
         """Return how many keys have state."""
-        return sum(space.live for space in self.plan.keyspaces)
+        return sum([space.live for space in self.plan.keyspaces])
 
     def texts(self) -> int:
         """Return how many different strings are kept; see `cep.engine.interner`."""
@@ -502,11 +532,14 @@ class _Loading:
     """How columns of one shape go into a batch: types and fields named alike.
 
     ``codes`` are the engine's codes of the types; ``payload`` and ``envelope`` rows
-    (batch column, name, whether it is a text).
+    (batch column, name, whether it is a text), those of ``payload`` with whether
+    another field fills the same column before. ``blank`` are columns that no field
+    of the payload fills.
     """
 
     codes: NDArray[np.int64]
-    payload: tuple[tuple[int, str, bool], ...]
+    blank: NDArray[np.int64]
+    payload: tuple[tuple[int, str, bool, bool], ...]
     envelope: tuple[tuple[int, str, bool], ...]
 
     @classmethod
@@ -518,44 +551,54 @@ class _Loading:
             if name in ("@type", "@time") or name in ENVELOPE:
                 envelope.append((number, name, is_text))
                 continue
-            payload += [
-                (number, field_name, is_text)
-                for field_name in columns.fields
-                if field_name.rpartition(":")[2] == name
-            ]
+            names = [x for x in columns.fields if x.rpartition(":")[2] == name]
+            payload += [(number, x, is_text, x != names[0]) for x in names]
         codes = [code_of.get(t, -1) for t in columns.types] or [-1]
-        return cls(np.array(codes, np.int64), tuple(payload), tuple(envelope))
+        filled = {number for number, *_ in payload}
+        blank = [i for i in range(plan.column_count) if i not in filled]
+        return cls(
+            np.array(codes, np.int64),
+            np.array(blank, np.int64),
+            tuple(payload),
+            tuple(envelope),
+        )
 
 
-def _copy(
-    out: NDArray[np.float64],
+def _load(
+    cols: NDArray[np.float64],
+    number: int,
     column: Column,
     is_text: bool,
     strings: Interner,
+    *,
     absent: str | None = None,
+    over: bool = True,
 ) -> None:
-    """Copy a column's valid rows; a column of the other kind is another type's."""
+    """Load a column; one of the other kind is another type's, and has no values.
+
+    ``over`` whether rows without a value stay as they are.
+    """
     texts, values = column.texts, column.values
-    if (texts is not None) != is_text:
+    valid = _ALL if column.valid is None else column.valid
+    if (texts is not None) != is_text or texts == []:
+        if not over:
+            cols[number] = np.nan
         return
     if texts is None:
-        if column.valid is None:
-            out[:] = values
-        else:
-            np.copyto(out, values, where=column.valid)
+        if values.dtype.char != "d":
+            values = values.astype(np.float64)
+        loading.load_numbers(cols, number, values, valid, over)
         return
-    if not texts:
-        return
-    valid: Any = True if column.valid is None else column.valid
     if absent in texts:
-        valid = valid & (values != texts.index(absent))
+        valid = (values != texts.index(absent)) & (valid if len(valid) else True)
     if len(texts) <= MOST_TEXTS or len(texts) <= 2 * len(values):
-        np.copyto(out, strings.dictionary(texts)[values], where=valid)
-        return
-    # A small slice of a large frame: only its own texts are taken up.
-    used, places = np.unique(values, return_inverse=True)
-    codes = strings.codes([texts[code] for code in used.tolist()])
-    np.copyto(out, codes[places], where=valid)
+        codes = strings.dictionary(texts)
+    else:
+        # A small slice of a large frame: only its own texts are taken up.
+        used, places = np.unique(values, return_inverse=True)
+        codes = strings.codes([texts[code] for code in used.tolist()])
+        values = places.astype(np.int32)
+    loading.load_codes(cols, number, values, codes, valid, over)
 
 
 __all__ = [

@@ -129,6 +129,7 @@ class CompiledRule:
         out[nfa.R_TIMEOUTS] = bool(rule.timeouts)
         out[nfa.R_MISSING] = rule.after_match.on_missing == "trip"
         out[nfa.R_CONDITIONS] = self.conditions_in_table
+        out[nfa.R_AHEAD] = self._may_look_ahead()
         out[nfa.R_SPACE], out[nfa.R_WORD] = self.keyspace, word
         out[nfa.R_OUT], out[nfa.R_OUT_BINDINGS] = nfa.FOR_EVER, OUT_BINDINGS
         if rule.limits.policy == "trip":
@@ -137,6 +138,31 @@ class CompiledRule:
             most = min(rule.limits.bindings_per_event, OUT_BINDINGS)
             out[nfa.R_OUT_BINDINGS] = most
         return out
+
+    def _may_look_ahead(self) -> bool:
+        """Whether a partial match may be left out that dies soon (`nfa.dies_ahead`).
+
+        Limits are foreseen only where a partial match is never continued by two.
+        """
+        rule, states = self.rule, self.states
+        if (
+            rule.pattern.within_ns
+            or states[:, nfa.S_GAP].any()
+            or rule.limits.policy == "trip"
+            or rule.after_match.on_missing == "trip"
+            or self.conditions_in_table < 0
+            or not (self.reactions[0] >= nfa.TAKES).any()
+        ):
+            return False
+        bits = np.arange(self.reactions.shape[1])
+        for row in states.tolist():
+            ways = np.zeros(bits.size, np.int64)
+            for edge in self.edges[row[nfa.S_EDGES] : row[nfa.S_EDGES_END]].tolist():
+                if states[edge[nfa.E_TARGET], nfa.S_KIND] != nfa.FINAL:
+                    ways += _fits(edge, bits)
+            if ways.max() > 1:
+                return False
+        return True
 
 
 def _refuse_namesakes(rules: Sequence[Rule]) -> None:
@@ -457,7 +483,9 @@ class Plan:
             states=state_table,
             branch=branch,
             watches=watches,
-            reactions=_reactions(edge_table, state_table, in_table),
+            reactions=_reactions(
+                edge_table, state_table, in_table, rule.after_match.kind != "no_skip"
+            ),
             conditions_in_table=in_table,
             match_leaves=match_leaves,
             emitted_fields={
@@ -536,15 +564,20 @@ def _watch_states(
 
 
 def _reactions(
-    edges: NDArray[np.int64], states: NDArray[np.int64], conditions: int
+    edges: NDArray[np.int64],
+    states: NDArray[np.int64],
+    conditions: int,
+    held_back: bool,
 ) -> NDArray[np.int32]:
     """Return what an event can do in a state, by the bits of its conditions.
 
     In the start state: whether any edge may fit, the iterative conditions left
     open. Elsewhere an event is inert if the only edge that fits stays where it is,
-    and ends the match if none does.
+    and ends the match if none does. A last row says which events may complete a
+    match that is ``held_back``.
     """
-    table = np.full((len(states), 1 << max(conditions, 0)), nfa.REACTS, np.int32)
+    table = np.full((len(states) + 1, 1 << max(conditions, 0)), nfa.REACTS, np.int32)
+    table[-1] = 0
     if conditions < 0:
         return table[:, :1]
     bits = np.arange(table.shape[1])
@@ -555,9 +588,12 @@ def _reactions(
         many, only = np.zeros(bits.size, np.int64), np.full(bits.size, -1)
         for at in range(row[nfa.S_EDGES], row[nfa.S_EDGES_END]):
             edge = edges[at].tolist()
-            true, false = edge[nfa.E_TRUE], edge[nfa.E_FALSE]
-            fits = ((bits & true) == true) & ((bits & false) == 0)
+            fits = _fits(edge, bits)
             many += fits
+            target = states[edge[nfa.E_TARGET]]
+            ends = target[nfa.S_COMPLETES] < target[nfa.S_COMPLETES_END]
+            if target[nfa.S_KIND] == nfa.FINAL or ends:
+                table[-1, fits & (edge[nfa.E_ACTION] != nfa.STOP)] = held_back
             if _takes_for_certain(edge, states):
                 only[fits] = at
             if state == 0:
@@ -583,6 +619,13 @@ def _reactions(
         taken = (many == 1) & (only >= 0)
         table[state, taken] = only[taken] + nfa.TAKES
     return table
+
+
+def _fits(edge: list[int], bits: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether an edge's conditions on the event alone hold, for each set of bits."""
+    true, false = edge[nfa.E_TRUE], edge[nfa.E_FALSE]
+    fits: NDArray[np.bool_] = ((bits & true) == true) & ((bits & false) == 0)
+    return fits
 
 
 def _takes_for_certain(edge: list[int], states: NDArray[np.int64]) -> bool:

@@ -38,10 +38,10 @@ class Columns:
             [(program, [(vm.STORE, column, 0)]) for program, column in places]
         )
 
-    def fill(self, batch: Batch) -> None:
-        """Compute the columns for every row."""
+    def fill(self, batch: Batch, begin: int, end: int) -> None:
+        """Compute the columns for the rows from ``begin`` to ``end``."""
         if len(self.code.code):
-            self.code.run(self.strings.tables(), batch.cols, _NO_BITS)
+            self.code.run(self.strings.tables(), batch.cols, _NO_BITS, begin, end)
 
 
 class Predicates:
@@ -59,11 +59,11 @@ class Predicates:
                 uses.setdefault(program, []).append((vm.BIT, word, bit))
         self.code = programs.block_code(list(uses.items()))
 
-    def evaluate(self, batch: Batch) -> NDArray[np.int64]:
-        """Return the bits of each rule for every row, shape (rules, n).
+    def evaluate(self, batch: Batch, begin: int, end: int) -> NDArray[np.int64]:
+        """Return the bits of each rule for rows of a batch, shape (rules, end - begin).
 
         Rows of types that a rule does not name have bits without meaning.
         """
-        bits = np.zeros((self.words, batch.ints.shape[1]), np.int64)
-        self.code.run(self.strings.tables(), batch.cols, bits)
+        bits = np.zeros((self.words, end - begin), np.int64)
+        self.code.run(self.strings.tables(), batch.cols, bits, begin, end)
         return bits

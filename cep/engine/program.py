@@ -109,9 +109,12 @@ class BlockCode(NamedTuple):
         tables: NDArray[np.float64],
         cols: NDArray[np.float64],
         bits: NDArray[np.int64],
+        begin: int,
+        end: int,
     ) -> None:
-        """Run over all rows of a batch; see `kernels.blocks.run_blocks`."""
-        blocks.run_blocks(self.code, self.consts, tables, cols, bits, self.stack)
+        """Run over rows of a batch; see `kernels.blocks.run_blocks`."""
+        code, stack = self.code, self.stack
+        blocks.run_blocks(code, self.consts, tables, cols, bits, stack, begin, end)
 
 
 class Scope(Protocol):

@@ -174,29 +174,31 @@ class RunningRule:
         batch: Batch,
         keys: NDArray[np.int64],
         bits: NDArray[np.int64],
-        first: int,
+        order: int,
+        begin: int,
+        end: int,
         until_ns: int,
     ) -> None:
-        """Take in a batch, then let time pass.
+        """Take in the rows from ``begin`` to ``end`` of a batch, then let time pass.
 
-        ``keys`` (spaces, n) numbers the keys, ``bits`` (rules, n) says which
-        conditions each row satisfies (`Predicates`), ``first`` is the first row's
-        place among all events.
+        ``keys`` (spaces, n) numbers the keys, ``bits`` (rules, end - begin) says
+        which conditions each row satisfies (`Predicates`), ``order`` is the place
+        of the batch's first row among all events.
         """
         if len(self.space.keys) > len(self.arena.keys):
             self.ensure_keys()
         self._refresh_tables()
-        at, ints, cols = 0, batch.ints, batch.cols
+        h, ints, cols, at = self._handle, batch.ints, batch.cols, begin
         while True:
-            at = nfa.feed(self._handle, ints, cols, keys, bits, first, at, until_ns)
-            if at == ints.shape[1]:
+            at = nfa.feed(h, ints, cols, keys, bits, order, begin, at, end, until_ns)
+            if at == end:
                 return
             self._drain()
             if at >= 0:
                 self.make_room(int(keys[self.compiled.keyspace, at]))
             else:
                 self.make_room(int(self.arena.heap[0, 1]))
-                at = ints.shape[1]
+                at = end
             if len(self.arena.nodes) < OUT_ROWS:
                 # Nodes of what is put out are held until it is copied.
                 self.ensure(0, len(self.arena.nodes))
@@ -223,67 +225,67 @@ class RunningRule:
         n = int(arena.counters[nfa.C_OUT])
         if not n:
             return
-        lengths, hashes = np.empty(n, np.int64), np.empty(n, np.int64)
-        nfa.measure(self._handle, lengths, hashes)
-        rows = arena.out[:n]
-        order, keep = _settled(rows, lengths, hashes)
-        if compiled.rule.cooldown_ns:
-            before = int(keep.sum())
-            nfa.suppress(self._handle, order, compiled.rule.cooldown_ns, keep)
-            self.suppressed += before - int(keep.sum())
-        order = self._within_limits(rows, lengths, order[keep[order]])
-        offsets = np.zeros(order.size + 1, np.int64)
-        np.cumsum(lengths[order], out=offsets[1:])
-        hi, lo, variable, at = (np.empty(offsets[-1], np.int64) for _ in range(4))
-        picked, values = rows[order], arena.outv[order]
-        nfa.take_out(self._handle, order, offsets, hi, lo, variable, at)
-        timeout = picked[:, nfa.O_TIMEOUT] != 0
-        timeouts = int(timeout.sum())
+        order, offsets = np.empty(n, np.int64), np.empty(n + 1, np.int64)
+        count = nfa.settle(self._handle, order, offsets)
         rule = compiled.rule
-        self.emitted += (order.size - timeouts) * len(rule.emissions)
+        if rule.cooldown_ns:
+            before = count
+            cooldown = rule.cooldown_ns
+            count = nfa.suppress(self._handle, order, offsets, count, cooldown)
+            self.suppressed += before - count
+        limits = rule.limits
+        if (
+            count > limits.matches_per_event
+            or offsets[count] > limits.bindings_per_event
+        ):
+            count = self._within_limits(order, offsets, count)
+        facts = np.empty((2, count), np.int64)
+        timeout = np.empty(count, np.bool_)
+        values = np.empty((count, arena.outv.shape[1]))
+        bound = np.empty((4, offsets[count]), np.int64)
+        timeouts = nfa.take_out(
+            self._handle, order, offsets, facts, timeout, values, bound
+        )
+        self.emitted += (count - timeouts) * len(rule.emissions)
         self.emitted += timeouts * len(rule.timeouts)
-        self.found_bindings += hi.size
-        if order.size:
+        self.found_bindings += int(offsets[count])
+        if count:
             self._found.append(
                 Matches(
                     compiled,
                     self.space,
                     self.operator.plan.strings.texts,
-                    picked[:, nfa.O_TIME].copy(),
-                    picked[:, nfa.O_KEY].copy(),
+                    facts[0],
+                    facts[1],
                     timeout,
                     values,
-                    offsets,
-                    hi,
-                    lo,
-                    variable,
-                    at,
+                    offsets[: count + 1],
+                    *bound,
                 )
             )
 
     def _within_limits(
-        self,
-        rows: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        order: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """Return those of ``order`` that their event may put out; count the others."""
-        limits = self.compiled.rule.limits
-        held = lengths[order]
-        most, most_held = limits.matches_per_event, limits.bindings_per_event
-        if order.size <= most and held.sum() <= most_held:
-            return order
-        begins = _begins(rows[order])
-        first = np.maximum.accumulate(np.where(begins, np.arange(order.size), 0))
-        before = np.cumsum(held) - held
-        before -= before[first]
-        place = np.arange(order.size) - first
-        keep = (place < most) & ((before < most_held) | (place == 0))
-        self.dropped_outputs += int((~keep).sum())
-        if limits.policy == "trip" and not (keep.all() or self.tripped_at):
+        self, order: NDArray[np.int64], offsets: NDArray[np.int64], count: int
+    ) -> int:
+        """Keep of ``order`` what its events may put out; returns how many those are.
+
+        The others are counted.
+        """
+        limits, rows = self.compiled.rule.limits, self.arena.out[order[:count]]
+        held = np.diff(offsets[: count + 1])
+        begins = _begins(rows)
+        first = np.maximum.accumulate(np.where(begins, np.arange(count), 0))
+        before = offsets[:count] - offsets[first]
+        place = np.arange(count) - first
+        keep = place < limits.matches_per_event
+        keep &= (before < limits.bindings_per_event) | (place == 0)
+        kept = int(keep.sum())
+        self.dropped_outputs += count - kept
+        if limits.policy == "trip" and kept < count and not self.tripped_at:
             # It was the last event: the kernel waits for this.
-            self.trip(int(rows[order[-1], nfa.O_TIME]), nfa.LIMIT)
-        kept: NDArray[np.int64] = order[keep]
+            self.trip(int(rows[-1, nfa.O_TIME]), nfa.LIMIT)
+        order[:kept] = order[:count][keep]
+        np.cumsum(held[keep], out=offsets[1 : kept + 1])
         return kept
 
     def counts(self) -> RuleCounts:
@@ -477,26 +479,3 @@ def _begins(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     begins = np.ones(len(rows), np.bool_)
     begins[1:] = (same[1:] != same[:-1]).any(axis=1)
     return begins
-
-
-def _settled(
-    rows: NDArray[np.int64], lengths: NDArray[np.int64], hashes: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the order of release, and which outputs are no repetition.
-
-    Those of one key and event (or moment) are matches before time-outs, each
-    earliest start first, then longest. Two routes through the automaton may bind
-    the same events: one of them is put out.
-    """
-    n = len(rows)
-    order, keep = np.arange(n), np.ones(n, np.bool_)
-    begins = _begins(rows)
-    if begins.all():
-        return order, keep
-    group, timeout = np.cumsum(begins), rows[:, nfa.O_TIMEOUT]
-    order = np.lexsort((-lengths, rows[:, nfa.O_START], timeout, group))
-    facts = np.column_stack([group, timeout, rows[:, nfa.O_START], lengths, hashes])
-    by_hash = np.lexsort((hashes, timeout, group))
-    again = (facts[by_hash[1:]] == facts[by_hash[:-1]]).all(axis=1)
-    keep[by_hash[1:][again]] = False
-    return order, keep

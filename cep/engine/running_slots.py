@@ -91,11 +91,14 @@ class RunningSlots:
         self.dirty = grown(self.dirty, rows)
         self._hold()
 
-    def feed(self, batch: Batch, key: NDArray[np.int64], order: int) -> None:
-        """Take in a batch and write what is remembered into its columns."""
+    def feed(
+        self, batch: Batch, key: NDArray[np.int64], begin: int, end: int, order: int
+    ) -> None:
+        """Take in rows of a batch and write what is remembered into its columns."""
         self.ensure_keys()
         self._link_restored()
-        slots.feed(self.tables, batch.time, batch.type, key, batch.cols, order)
+        time, types, cols = batch.time, batch.type, batch.cols
+        slots.feed(self.tables, time, types, key, cols, begin, end, order)
 
     def take_dirty(self) -> list[int]:
         """Return the keys that changed since the last call."""

@@ -100,10 +100,12 @@ class RunningWindows:
         )
         self._hold()
 
-    def feed(self, batch: Batch, key: NDArray[np.int64], order: int) -> None:
-        """Take in a batch and write the aggregates into its columns."""
+    def feed(
+        self, batch: Batch, key: NDArray[np.int64], begin: int, end: int, order: int
+    ) -> None:
+        """Take in rows of a batch and write the aggregates into its columns."""
         self.ensure_keys()
-        self._feed(batch.time, batch.type, key, batch.cols, order)
+        self._feed(batch.time, batch.type, key, batch.cols, begin, end, order)
 
     def _feed(
         self,
@@ -111,12 +113,13 @@ class RunningWindows:
         types: NDArray[np.int64],
         key: NDArray[np.int64],
         cols: NDArray[np.float64],
+        at: int,
+        end: int,
         order: int,
     ) -> None:
-        at = 0
         while True:
-            at = windows.feed(self.handle, time, types, key, cols, at, order)
-            if at == len(time):
+            at = windows.feed(self.handle, time, types, key, cols, at, end, order)
+            if at == end:
                 return
             if self.tables.counters[windows.C_LISTED] == windows.ASKED:
                 self._list_keys()
@@ -155,7 +158,7 @@ class RunningWindows:
         cols[[value.column for value in self.group.values]] = rows.T
         if self.group.where is not None:
             cols[self.group.where] = 1.0
-        self._feed(times, types, key, cols, 0)
+        self._feed(times, types, key, cols, 0, len(times), 0)
 
     def codes(self) -> Iterator[NDArray[np.float64]]:
         """Yield all that holds codes of strings, to be changed in place."""

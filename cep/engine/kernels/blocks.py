@@ -56,14 +56,15 @@ BLOCK = 256  # events; a stack of ten such blocks fits the nearest cache
 
 
 @plain_kernel
-def run_blocks(code, consts, tables, cols, bits, stack):
-    """Run ``code`` over all columns of ``cols``, writing into ``cols`` and ``bits``.
+def run_blocks(code, consts, tables, cols, bits, stack, first, end):
+    """Run ``code`` over the events from ``first`` to ``end``.
 
-    ``bits`` has shape (words, n), all 0; ``stack`` (depth, block).
+    It writes into ``cols`` and ``bits``, which has shape (words, end - first), all
+    0; ``stack`` has (depth, block).
     """
-    n, width = cols.shape[1], stack.shape[1]
-    for begin in range(0, n, width):
-        m = min(width, n - begin)
+    width = stack.shape[1]
+    for begin in range(first, end, width):
+        m = min(width, end - begin)
         top = np.int64(-1)
         for pc in range(code.shape[0]):
             op = code[pc, 0]
@@ -86,7 +87,7 @@ def run_blocks(code, consts, tables, cols, bits, stack):
                 for i in range(m):
                     part[i] = finite(stack[top, i])
             elif op == BIT:
-                word = bits[a, begin : begin + m]
+                word = bits[a, begin - first : begin - first + m]
                 bit = np.int64(1) << b
                 for i in range(m):
                     word[i] |= bit if abs(finite(stack[top, i])) > 0.0 else 0

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba.core.types import float64, int32, int64, uint8
 
-from cep.engine.kernels.handle import WORDS, bind2, length, table, word
+from cep.engine.kernels.handle import WORDS, bind, bind2, length, table, word
 from cep.engine.kernels.jit import inner, kernel
 from cep.engine.kernels.rows import ID_HI as EVENT_HI
 from cep.engine.kernels.rows import ID_LO as EVENT_LO
@@ -107,7 +107,8 @@ COUNTER_WIDTH = 18
 # Output rows. O_CAUSE is the place of the event at which it came out; of what time let
 # out it tells the moments apart, below 0.
 O_KEY, O_NODE, O_TIME, O_START, O_CAUSE, O_TIMEOUT = 0, 1, 2, 3, 4, 5
-OUT_WIDTH = 6
+O_HASH = 6  # of what is bound, where several have one cause
+OUT_WIDTH = 7
 
 # Parameters of a rule.
 R_WITHIN, R_SKIP, R_SKIP_VARIABLE, R_CAP, R_CAP_POLICY = 0, 1, 2, 3, 4
@@ -119,9 +120,11 @@ R_MISSING = 11  # whether a skip target that is not there trips the rule
 R_CONDITIONS = 12  # conditions on the event alone, if there is a table of reactions
 R_SPACE, R_WORD = 13, 14  # which keys and which bits of a batch are the rule's
 R_OUT, R_OUT_BINDINGS = 15, 16  # how much is put out before it has to be taken
-PARAM_WIDTH = 17
+R_AHEAD = 17  # whether `dies_ahead` may be asked
+PARAM_WIDTH = 18
 NO_SKIP, TO_NEXT, PAST_LAST, TO_FIRST, TO_LAST = 0, 1, 2, 3, 4
 DROP_OLDEST, DROP_NEW, TRIP = 0, 1, 2
+AHEAD = 8  # events of a key that are looked at ahead of a partial match's beginning
 # Why a rule tripped (C_TRIPPED).
 LIMIT, SKIP_TARGET_MISSING, SKIP_TARGET_IS_FIRST = 1, 2, 3
 
@@ -145,7 +148,7 @@ class Program(NamedTuple):
     captures: NDArray[np.int64]  # columns a node keeps
     leaves: NDArray[np.int64]  # programs of the emitted values
     watches: NDArray[np.int64]  # (iterative, WATCH_WIDTH)
-    reactions: NDArray[np.int32]  # (states, 2 ** conditions)
+    reactions: NDArray[np.int32]  # (states + 1, 2 ** conditions)
     types: NDArray[np.uint8]  # 1 for event types that the rule sees
 
 
@@ -201,7 +204,9 @@ MADE = np.int64(27)
 INTS = np.int64(28)
 COLS = np.int64(29)
 FIRST_ROW = np.int64(30)
-HANDLE_LENGTH = 31
+BITS = np.int64(31)
+FOLLOWING = np.int64(32)
+HANDLE_LENGTH = 33
 
 
 code_of = table(CODE, int32, 2, width=3)
@@ -234,6 +239,8 @@ kept_of = table(KEPT, int64, 2, width=2)
 made_of = table(MADE, int64, 2, width=2)
 ints_of = table(INTS, int64, 2)
 cols_of = table(COLS, float64, 2)
+bits_of = table(BITS, int64, 2)
+following_of = table(FOLLOWING, int64)
 
 
 @inner
@@ -778,14 +785,14 @@ def expire(h, k, now):
             p = after
         if keys[k, K_HELD] >= 0:
             release(h, k, np.int64(-1))
+        end = next_deadline(h, k)
         if must_be_taken(h):
             break  # the rest is due still
-        end = next_deadline(h, k)
-    forget_notes(h, k)
-    p = keys[k, K_HEAD]
-    while p >= 0:
-        note(h, k, p)
-        p = partials[p, P_NEXT]
+    # What is noted of those that are left may be too much, which costs a look at
+    # them when it matters, and less than to note it anew.
+    if keys[k, K_HEAD] < 0:
+        forget_notes(h, k)
+    keys[k, K_DEADLINE] = end
 
 
 @inner
@@ -1026,6 +1033,60 @@ def move(h, k, i, bits):
 
 
 @inner
+def look_ahead(h, following, all_keys, first, begin, end):
+    """Note of each row from ``begin`` to ``end`` the next one of its key, or -1.
+
+    ``following`` begins with row ``first``. The heap of timers is used for it, which
+    a rule without time limits leaves empty.
+    """
+    ints, types, last = ints_of(h), types_of(h), heap_of(h)
+    space, stamp = params_of(h)[R_SPACE], place_of(h, begin) + 1
+    for i in range(end - 1, begin - 1, -1):
+        code, k = ints[TYPE, i], all_keys[space, i]
+        if code < 0 or types[code] == 0 or k < 0:
+            continue
+        known = last[k, 1] == stamp and last[k, 0] > i
+        following[i - first] = last[k, 0] if known else -1
+        last[k, 0], last[k, 1] = i, stamp
+
+
+@inner
+def dies_ahead(h, k, i, first, what):
+    """Return the row that ends what would begin with an event, unseen; or -1.
+
+    Many a partial match dies at one of its key's next events. If they are in the
+    batch, it need not begin, provided that nothing else can tell: no time limit
+    runs out and no rule trips (`R_AHEAD`), no limit is near, and no match
+    completes meanwhile that it would hold back.
+    """
+    params, keys = params_of(h), keys_of(h)
+    # Bounds of what there may be meanwhile, those that were left out included.
+    count = keys[k, K_COUNT] + 2 * AHEAD
+    bindings = keys[k, K_BINDINGS] + (AHEAD + 1) * (count + AHEAD)
+    if count > params[R_CAP] or bindings > params[R_BINDINGS]:
+        return np.int64(-1)
+    following, all_bits = following_of(h), bits_of(h)
+    reactions, edges, word = reactions_of(h), edges_of(h), params[R_WORD]
+    completes, state = reactions.shape[0] - 1, edges[what - TAKES, E_TARGET]
+    j = i
+    for _ in range(AHEAD):
+        j = following[j - first]
+        if j < 0:
+            return j
+        bits = all_bits[word, j - first]
+        what = reactions[state, bits]
+        if what == DIES:
+            return j
+        if reactions[completes, bits] != 0:
+            return np.int64(-1)
+        if what >= TAKES:
+            state = edges[what - TAKES, E_TARGET]
+        elif what != INERT:
+            return np.int64(-1)
+    return np.int64(-1)
+
+
+@inner
 def begin_matches(h, k, i, bits):
     """Begin partial matches with an event; whether there is one."""
     kept = kept_of(h)
@@ -1104,8 +1165,10 @@ def enforce_limits(h, k, now):
 
 
 @kernel
-def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
-    """Take in rows from ``begin`` on, then let time pass; return the row reached.
+def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until):
+    """Take in rows ``begin`` to ``end``, then let time pass; return the row reached.
+
+    ``all_keys`` are those of the batch, ``all_bits`` begin with row ``first``.
 
     ``order`` is the place of row 0 in the engine's order of events. A row short
     of the end means that the arena is too small (or its output full, R_OUT) for the
@@ -1122,15 +1185,28 @@ def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
     handle[FIRST_ROW, 0] = order
     most, most_bound = params_of(h)[R_CAP], params_of(h)[R_BINDINGS]
     space, word = params_of(h)[R_SPACE], params_of(h)[R_WORD]
-    for i in range(begin, ints.shape[1]):
+    looks = params_of(h)[R_AHEAD] != 0 and end - begin >= len(keys)
+    following = np.empty(end - first if looks else 0, np.int64)
+    if looks:
+        bind2(handle, BITS, all_bits)
+        bind(handle, FOLLOWING, following)
+        look_ahead(h, following, all_keys, first, begin, end)
+    for i in range(begin, end):
         code = ints[TYPE, i]
         if code < 0 or types[code] == 0:
             continue
-        k, b, now = all_keys[space, i], all_bits[word, i], ints[TIME_NS, i]
+        k, b, now = all_keys[space, i], all_bits[word, i - first], ints[TIME_NS, i]
         if k < 0 or c[C_TRIPPED] != 0:
             continue
         occupied = keys[k, K_OCCUPIED]
-        begins = reaction(h, np.int64(0), b) != INERT
+        what = reaction(h, np.int64(0), b)
+        begins = what != INERT
+        if looks and what >= TAKES:
+            j = dies_ahead(h, k, i, first, what)
+            if j >= 0:
+                begins = False
+                keys[k, K_LAST] = ints[TIME_NS, j]
+                mark_dirty(h, k)
         due = moves = False
         if occupied != 0:
             due = keys[k, K_DEADLINE] <= now
@@ -1156,7 +1232,7 @@ def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
                 # What was dropped may have been what a match was held back for.
                 release(h, k, i)
         if changed:
-            keys[k, K_LAST] = now
+            keys[k, K_LAST] = max(keys[k, K_LAST], now)
             mark_dirty(h, k)
             if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
                 set_timer(h, keys[k, K_DEADLINE], k)
@@ -1169,71 +1245,161 @@ def feed(handle, ints, cols, all_keys, all_bits, order, begin, until):
         expire(h, k, until)
         if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
             set_timer(h, keys[k, K_DEADLINE], k)
-    return ints.shape[1]
+    return end
+
+
+@inner
+def hash_chain(nodes, node):
+    """Return a hash of which events a chain has bound, and to which steps."""
+    mixed = np.int64(0)
+    while node >= 0:
+        mixed = (mixed ^ nodes[node, ORDER]) * HASH_FACTOR
+        mixed = (mixed ^ nodes[node, VARIABLE]) * HASH_FACTOR
+        mixed ^= mixed >> 29
+        node = nodes[node, PREV]
+    return mixed
+
+
+@inner
+def compare_outputs(h, a, b, by_hash):
+    """Return below 0 if output ``a`` goes before ``b`` of its cause, 0 if either."""
+    out, nodes = out_of(h), nodes_of(h)
+    for column in (O_TIMEOUT, O_START):
+        if out[a, column] != out[b, column]:
+            return -1 if out[a, column] < out[b, column] else 1
+    long_a = nodes[out[a, O_NODE], LENGTH]
+    long_b = nodes[out[b, O_NODE], LENGTH]
+    if long_a != long_b:
+        return -1 if long_a > long_b else 1
+    if by_hash and out[a, O_HASH] != out[b, O_HASH]:
+        return -1 if out[a, O_HASH] < out[b, O_HASH] else 1
+    return 0
+
+
+@inner
+def sort_outputs(h, order, begin, end, by_hash):
+    """Sort a part of ``order``; of equal ones the first put out goes first."""
+    gap = end - begin
+    while gap > 1:
+        gap = max(gap * 5 // 11, 1)
+        for i in range(begin + gap, end):
+            j, at = order[i], i
+            while at - gap >= begin:
+                other = order[at - gap]
+                sign = compare_outputs(h, j, other, by_hash)
+                if sign > 0 or (sign == 0 and j > other):
+                    break
+                order[at] = other
+                at -= gap
+            order[at] = j
+
+
+@inner
+def add_lengths(h, order, count, offsets):
+    """Fill where the bound events of each output in ``order`` begin; one more."""
+    nodes, out = nodes_of(h), out_of(h)
+    offsets[0] = 0
+    for at in range(count):
+        offsets[at + 1] = offsets[at] + nodes[out[order[at], O_NODE], LENGTH]
 
 
 @kernel
-def measure(handle, lengths, hashes):
-    """Fill the number of bound events of every match put out, and a hash of them."""
+def settle(handle, order, offsets):
+    """Fill in which outputs are to be released, in order; returns how many.
+
+    Those of one key and cause are matches before time-outs, each
+    earliest start first, then longest. Two routes through the automaton may bind
+    the same events: one of them is put out. ``offsets`` (one more than there are
+    outputs) says where the bound events of each begin.
+    """
     h = handle.ctypes.data
-    nodes = nodes_of(h)
-    c = counters_of(h)
-    out = out_of(h)
-    for j in range(c[C_OUT]):
-        node = out[j, O_NODE]
-        lengths[j] = nodes[node, LENGTH]
-        mixed = np.int64(0)
-        while node >= 0:
-            mixed = (mixed ^ nodes[node, ORDER]) * HASH_FACTOR
-            mixed = (mixed ^ nodes[node, VARIABLE]) * HASH_FACTOR
-            mixed ^= mixed >> 29
-            node = nodes[node, PREV]
-        hashes[j] = mixed
+    out, nodes, n = out_of(h), nodes_of(h), counters_of(h)[C_OUT]
+    count = begin = np.int64(0)
+    while begin < n:
+        end = begin + 1
+        while (
+            end < n
+            and out[end, O_KEY] == out[begin, O_KEY]
+            and out[end, O_CAUSE] == out[begin, O_CAUSE]
+        ):
+            end += 1
+        first, last = count, count + end - begin
+        for j in range(begin, end):
+            order[first + j - begin] = j
+        count = last
+        if end > begin + 1:
+            for j in range(begin, end):
+                out[j, O_HASH] = hash_chain(nodes, out[j, O_NODE])
+            sort_outputs(h, order, first, last, True)
+            count = first + 1
+            for at in range(first + 1, last):
+                if compare_outputs(h, order[count - 1], order[at], True) != 0:
+                    order[count] = order[at]
+                    count += 1
+            sort_outputs(h, order, first, count, False)
+        begin = end
+    add_lengths(h, order, count, offsets)
+    return count
 
 
 @kernel
-def suppress(handle, order, cooldown, keep):
-    """Clear ``keep`` for outputs within the cooldown of one before, in ``order``."""
+def suppress(handle, order, offsets, count, cooldown):
+    """Keep of the outputs in ``order`` those that no cooldown stops; returns how many.
+
+    ``offsets`` is filled as `settle` does.
+    """
     h = handle.ctypes.data
     out = out_of(h)
     keys = keys_of(h)
-    for at in range(order.size):
+    kept = np.int64(0)
+    for at in range(count):
         j = order[at]
-        if not keep[j]:
-            continue
         k, now = out[j, O_KEY], out[j, O_TIME]
         kind = K_EMITTED if out[j, O_TIMEOUT] == 0 else K_EMITTED_TIMEOUT
         last = keys[k, kind]
-        if last != NEVER and now - last < cooldown:
-            keep[j] = False
-        else:
+        if last == NEVER or now - last >= cooldown:
             keys[k, kind] = now
             mark_dirty(h, k)
+            order[kept] = j
+            kept += 1
+    add_lengths(h, order, kept, offsets)
+    return kept
 
 
 @kernel
-def take_out(handle, order, offsets, ids_hi, ids_lo, variables, times):
-    """Write the bound events of the outputs in ``order``, and let go of all outputs.
+def take_out(handle, order, offsets, facts, timeouts, values, bound):
+    """Write the outputs in ``order`` and their bound events; let go of all outputs.
 
-    ``offsets`` (one more than ``order``) is the running sum of their lengths.
+    ``facts`` (2, n) gets their times and keys, ``bound`` (4, their lengths together)
+    both halves of the events' ids, the steps, and the events' times. Returns how many
+    are time-outs.
     """
     h = handle.ctypes.data
     nodes = nodes_of(h)
     out = out_of(h)
+    outv = outv_of(h)
     c = counters_of(h)
-    for place in range(order.size):
-        node = out[order[place], O_NODE]
+    late = 0
+    for place in range(timeouts.size):
+        j = order[place]
+        node = out[j, O_NODE]
+        facts[0, place], facts[1, place] = out[j, O_TIME], out[j, O_KEY]
+        timeouts[place] = out[j, O_TIMEOUT] != 0
+        late += out[j, O_TIMEOUT]
+        for v in range(values.shape[1]):
+            values[place, v] = outv[j, v]
         at = offsets[place + 1]
         while node >= 0:
             at -= 1
-            ids_hi[at] = nodes[node, ID_HI]
-            ids_lo[at] = nodes[node, ID_LO]
-            variables[at] = nodes[node, VARIABLE]
-            times[at] = nodes[node, TIME]
+            bound[0, at] = nodes[node, ID_HI]
+            bound[1, at] = nodes[node, ID_LO]
+            bound[2, at] = nodes[node, VARIABLE]
+            bound[3, at] = nodes[node, TIME]
             node = nodes[node, PREV]
     for j in range(c[C_OUT]):
         release_node(h, out[j, O_NODE])
     c[C_OUT] = c[C_OUT_BINDINGS] = 0
+    return late
 
 
 @kernel
@@ -1280,7 +1446,7 @@ def export_key(
             watched_out[total] = watched[p] if which == 0 else 0.0
             partials_out[total, P_NEXT] = 0
             for j in range(held_out.shape[1]):
-                held_out[total, j] = held[p, j]
+                held_out[total, j] = held[p, j] if which == 1 else math.nan
             total += 1
             p = partials[p, P_NEXT]
         if which == 0:

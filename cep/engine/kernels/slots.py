@@ -70,13 +70,16 @@ def forget(tables, k):
 
 
 @kernel
-def feed(tables, time, types, key, cols, order):
-    """Take in a batch; the first event is the ``order``-th that the engine saw."""
+def feed(tables, time, types, key, cols, begin, end, order):
+    """Take in the events from ``begin`` to ``end``.
+
+    The first of the batch is the ``order``-th that the engine saw.
+    """
     h = tables.ctypes.data
     enters, slots, half_lives = enters_of(h), slots_of(h), half_lives_of(h)
     keys, values, links, ends = keys_of(h), values_of(h), links_of(h), ends_of(h)
     c, dirty = counters_of(h), dirty_of(h)
-    for i in range(time.size):
+    for i in range(begin, end):
         k = key[i]
         if k < 0 or enters[types[i] + 1] == 0:
             continue

@@ -464,18 +464,18 @@ def quantile(t, k, base, mask, v, n, q):
 
 
 @kernel
-def feed(handle, time, types, key, cols, begin, order):
-    """Take in the events from ``begin`` on and write each one's aggregates.
+def feed(handle, time, types, key, cols, begin, stop, order):
+    """Take in the events from ``begin`` to ``stop`` and write each one's aggregates.
 
     The first of the batch is the ``order``-th that the engine saw. Returns the
-    place reached; short of the end, the pool is too small, or keys are to be listed
+    place reached; short of ``stop``, the pool is too small, or keys are to be listed
     as they were last seen (`C_LISTED`).
     """
     h = handle.ctypes.data
     t = opened(h)
     spec, c, keys, times = t.spec, t.counters, t.keys, t.times
     where, at_most = spec[S_WHERE], spec[S_KEY_LIMIT]
-    for i in range(begin, time.size):
+    for i in range(begin, stop):
         role = t.roles[types[i] + 1]
         k = key[i]
         if role == 0 or k < 0:
@@ -521,7 +521,7 @@ def feed(handle, time, types, key, cols, begin, order):
                     t.aggregates[j, 1],
                     t.parameters[j],
                 )
-    return time.size
+    return stop
 
 
 @kernel

@@ -82,7 +82,7 @@ def test_ten_million_events_at_price_64000_keep_nine_digits(walk):
         )
         batch = operator.ingest(columns, 0)
         key = np.zeros(PART, np.int64)
-        running.feed(batch, key, part * PART)
+        running.feed(batch, key, 0, PART, part * PART)
         told = {
             name: batch.cols[column]
             for name, (_, _, column) in zip(
