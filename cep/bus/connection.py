@@ -38,6 +38,13 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
 from cep.errors import (
     AccessDeniedError,
@@ -52,6 +59,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 HIDDEN = "***"
+SENTINEL_PORT = 26379
+SENTINEL_SECONDS = 1.0  # for a sentinel to answer, before the next one is asked
 PROBE_SECONDS = 5.0
 
 # What a URL may set after "?". All else would undo the choices above, or
@@ -128,8 +137,11 @@ def connect_redis(
     Parameters
     ----------
     url
-        ``redis://[user:password@]host:port/db``, ``rediss://`` for TLS, or
-        ``unix://[user:password@]/path.sock?db=0``. None takes the settings'.
+        ``redis://[user:password@]host:port/db``, ``rediss://`` for TLS,
+        ``unix://[user:password@]/path.sock?db=0``, or, to be led to the primary
+        of a service by sentinels (which ask for no password themselves),
+        ``redis+sentinel://[user:password@]host:port,host:port/service/db``,
+        likewise ``rediss+sentinel://``. None takes the settings'.
     socket_timeout
         Seconds to wait for a reply, on top of ``longest_block_ms``.
     connect_timeout
@@ -156,6 +168,7 @@ def connect_redis(
     }
     options |= _options_of(url)
     options["socket_timeout"] += longest_block_ms / 1000
+    sentinels: list[tuple[str, int]] = options.pop("sentinels", [])
     kind = options.pop("connection_class", redis.Connection)
     if issubclass(kind, redis.SSLConnection):
         if settings.redis_ca_certs is not None:
@@ -165,14 +178,38 @@ def connect_redis(
             f"{misplaced[0]} in {masked(url)} has no effect without TLS.",
             "Begin the URL with rediss://.",
         )
-    pool = redis.ConnectionPool(
-        connection_class=kind,
-        protocol=2,
-        decode_responses=False,
-        retry=Retry(NoBackoff(), 0),
-        **options,
+    options |= {
+        "protocol": 2,
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if sentinels:
+        return redis.Redis.from_pool(_sentinel_pool(sentinels, kind, options))
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+
+
+def _sentinel_pool(
+    sentinels: list[tuple[str, int]], kind: type, options: dict[str, Any]
+) -> SentinelConnectionPool:
+    """Return connections to what the sentinels take for the primary."""
+    tls = issubclass(kind, redis.SSLConnection)
+    manager = Sentinel(  # type: ignore[no-untyped-call]
+        sentinels,
+        sentinel_kwargs={
+            "socket_timeout": SENTINEL_SECONDS,
+            "socket_connect_timeout": SENTINEL_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+        },
     )
-    return redis.Redis.from_pool(pool)
+    of_primary = {k: v for k, v in options.items() if k not in ("host", "port")}
+    return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        of_primary.pop("service"),
+        manager,
+        connection_class=(
+            SentinelManagedSSLConnection if tls else SentinelManagedConnection
+        ),
+        **of_primary,
+    )
 
 
 def address_of(client: redis.Redis) -> str:
@@ -185,7 +222,13 @@ def address_of(client: redis.Redis) -> str:
         login += "@"
     if path := options.get("path"):
         return f"unix://{login}{path}?db={options.get('db', 0)}"
-    tls = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
+    pool = client.connection_pool
+    tls = issubclass(pool.connection_class, redis.SSLConnection)
+    if isinstance(pool, SentinelConnectionPool):
+        nodes = [one.get_connection_kwargs() for one in pool.sentinel_manager.sentinels]
+        hosts = ",".join(f"{node['host']}:{node['port']}" for node in nodes)
+        place = f"{pool.service_name}/{options.get('db', 0)}"
+        return f"redis{'s' * tls}+sentinel://{login}{hosts}/{place}"
     host, port = options.get("host", "localhost"), options.get("port", 6379)
     return f"redis{'s' * tls}://{login}{host}:{port}/{options.get('db', 0)}"
 
@@ -224,6 +267,12 @@ def cleared(error: Exception, url: str | redis.Redis | None = None) -> CepError:
         return AccessDeniedError(where, text, _REMEDIES[word])
     if isinstance(error, AskError):  # MovedError is one; both drop their code
         return ConnectionFailedError(where, f"MOVED {text}", _REMEDIES["MOVED"])
+    if isinstance(error, MasterNotFoundError):
+        return ConnectionFailedError(
+            where,
+            "no sentinel named a primary that is up",
+            "See whether the sentinels run and know that service.",
+        )
     if isinstance(error, BusyLoadingError):
         return ConnectionFailedError(where, text, _REMEDIES["LOADING"])
     if isinstance(error, RedisTimeoutError | TimeoutError):
@@ -369,19 +418,24 @@ def _remedy_for_link(said: str) -> str:
 
 
 def _options_of(url: str) -> dict[str, Any]:
-    """Parse a URL; errors quote it masked and carry no cause."""
+    """Parse a URL; errors quote it masked and carry no cause.
+
+    Of a URL of sentinels there are ``sentinels`` and ``service``, too.
+    """
     problem = None
     options: dict[str, Any] = {}
     try:
-        options = parse_url(url)  # type: ignore[no-untyped-call]
+        plain, found = _without_sentinels(url)
+        options = parse_url(plain)  # type: ignore[no-untyped-call]
     except ValueError:
         # The text of these can hold parts of a password.
         problem = f"Cannot understand the Redis URL {masked(url)}."
     if problem:
         raise UsageError(
             problem,
-            "Write redis://[user:password@]host:port/db, rediss://... for TLS, or "
-            'unix:///path.sock; write "/", "?", "#", "@" and "%" in a password as '
+            "Write redis://[user:password@]host:port/db, rediss://... for TLS, "
+            "unix:///path.sock, or redis+sentinel://host:port,host:port/service/db; "
+            'write "/", "?", "#", "@" and "%" in a password as '
             "%2F, %3F, %23, %40 and %25.",
         )
     taken = {"connection_class", "host", "port", "path"}
@@ -391,4 +445,25 @@ def _options_of(url: str) -> dict[str, Any]:
             f"The Redis URL {masked(url)} sets {name}, which is not for it to set.",
             f"Did you mean {near[0]}?" if near else "Remove it.",
         )
-    return options
+    return options | found
+
+
+def _without_sentinels(url: str) -> tuple[str, dict[str, Any]]:
+    """Return a URL of one server, and sentinels and service that were in it."""
+    scheme, _, rest = url.partition("://")
+    if not scheme.endswith("+sentinel"):
+        return url, {}
+    rest, question, query = rest.partition("?")
+    login, at, rest = rest.rpartition("@")
+    hosts, _, path = rest.partition("/")
+    service, _, db = path.partition("/")
+    sentinels = []
+    for one in hosts.split(","):
+        host, _, port = one.partition(":")
+        sentinels.append((host, int(port or SENTINEL_PORT)))
+    if not service or not all(host for host, _ in sentinels):
+        msg = "a sentinel or the service is missing"
+        raise ValueError(msg)
+    scheme = scheme.removesuffix("+sentinel")
+    plain = f"{scheme}://{login}{at}primary/{db or 0}{question}{query}"
+    return plain, {"sentinels": sentinels, "service": service}

@@ -200,3 +200,30 @@ def test_redis_py_would_retry_by_default():
     """The reason for passing our own: if this changes, the module docstring may go."""
     default = redis_py.Redis().get_retry()
     assert default.get_retries() > 0
+
+
+def test_sentinels_and_service_are_read_from_the_url():
+    url = f"redis+sentinel://ada:{QUOTED}@a:1,b/svc/2?socket_timeout=3"
+    client = connect_redis(url)
+    shown = "redis+sentinel://ada:***@a:1,b:26379/svc/2"
+    assert (
+        address_of(client)
+        == shown
+        == masked(url).partition("?")[0].replace(",b/", ",b:26379/")
+    )
+    options = client.get_connection_kwargs()
+    assert (options["db"], options["socket_timeout"]) == (2, 3.0)
+    assert options["password"] == f"{CANARY}/b@d"
+
+
+@pytest.mark.parametrize("place", ["", "/", "a:x/svc", ",b/svc"])
+def test_a_url_of_sentinels_without_a_service_or_host_is_refused(place):
+    with pytest.raises(UsageError, match="host:port/service") as caught:
+        connect_redis(f"redis+sentinel://:{CANARY}@{place}")
+    assert CANARY not in everything_shown(caught.value)
+
+
+def test_sentinels_that_are_not_there_are_told():
+    with pytest.raises(ConnectionFailedError, match="know that service") as caught:
+        use(f"redis+sentinel://:{CANARY}@127.0.0.1:1/svc")
+    assert CANARY not in everything_shown(caught.value)

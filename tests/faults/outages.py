@@ -58,25 +58,27 @@ class Outage:
         """Take what comes after byte ``at`` from the file."""
         os.truncate(self.append_only_file, at)
 
-    def surviving(self):
-        """Return the input that the server holds, in the order of arrival."""
-        found = []
-        for stream in live.MARKET, live.AI:
-            for entry_id, fields in self.trial.client.xrange(stream):
-                found.append((stream, entry_id.decode(), fields))
-        order = {entry[:2]: n for n, entry in enumerate(self.trial.feed.entries)}
-        return sorted(found, key=lambda entry: order[entry[:2]])
 
-    def verdict_over_survivors(self):
-        """Compare with an undisturbed run over what survived; count rollbacks."""
-        trial = self.trial
-        expected = trial.undisturbed(self.surviving())
-        found = came_of(trial.client, trial.name, trial.outputs)
-        rollbacks = Counter(
-            {one: n for one, n in found.letters.items() if one[0] == "rollback"}
-        )
-        found = replace(found, letters=found.letters - rollbacks)
-        return compare(found, expected), rollbacks.total()
+def surviving(trial):
+    """Return the input that the server holds, in the order of arrival."""
+    order = {entry[:2]: n for n, entry in enumerate(trial.feed.entries)}
+    found = [
+        (stream, entry_id.decode(), fields)
+        for stream in (live.MARKET, live.AI)
+        for entry_id, fields in trial.client.xrange(stream)
+    ]
+    return sorted(found, key=lambda entry: order[entry[:2]])
+
+
+def verdict_over_survivors(trial):
+    """Compare with an undisturbed run over what survived; count rollbacks."""
+    expected = trial.undisturbed(surviving(trial))
+    found = came_of(trial.client, trial.name, trial.outputs)
+    rollbacks = Counter(
+        {one: n for one, n in found.letters.items() if one[0] == "rollback"}
+    )
+    found = replace(found, letters=found.letters - rollbacks)
+    return compare(found, expected), rollbacks.total()
 
 
 @contextlib.contextmanager
@@ -127,7 +129,7 @@ def cut_file(folder, dice, seed=0, tail_entries=300):
             lost = before - one.trial.seq
             os.kill(process.pid, signal.SIGCONT)
             one.trial.finish(lambda: process)
-            verdict, rollbacks = one.verdict_over_survivors()
+            verdict, rollbacks = verdict_over_survivors(one.trial)
             return verdict, lost, rollbacks
         finally:
             process.kill()
