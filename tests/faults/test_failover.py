@@ -12,7 +12,7 @@ from tests.faults import outages, sentinels, work
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 
-def fail_over(folder, target=work.cep_run):
+def fail_over(folder, target=work.cep_run, *, dies=True):
     """Let a primary die while a pipeline runs; return what is left of both."""
     log = folder / "pipeline.log"
     with (
@@ -24,7 +24,8 @@ def fail_over(folder, target=work.cep_run):
             trial.feed.let(400)
             live.wait_until(lambda: trial.feed.written == 400)
             trial.wait_for_commit(process, 0)
-            service.kill_primary()
+            if dies:
+                service.kill_primary()
             seq = trial.seq
             trial.feed.let(600)
             trial.wait_for_commit(process, seq)
@@ -45,3 +46,15 @@ def test_after_a_failover_all_is_a_whole_prefix_and_there_is_one_owner(tmp_path)
     assert rival == 3
     assert same_owner
     assert "Starting from the last commit" in (tmp_path / "pipeline.log").read_text()
+
+
+def test_where_no_primary_dies_nothing_is_started_again(tmp_path):
+    verdict, rival, same_owner = fail_over(tmp_path, dies=False)
+    assert str(verdict) == "0 lost, 0 duplicated, 0 phantom"
+    assert (rival, same_owner) == (3, True)
+    assert "Starting from" not in (tmp_path / "pipeline.log").read_text()
+
+
+def test_state_that_is_forgotten_is_noticed(tmp_path):
+    verdict, _, _ = fail_over(tmp_path, work.state_forgotten)
+    assert not verdict.clean
