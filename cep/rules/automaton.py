@@ -146,6 +146,9 @@ class _Builder:
         # The state that a greedy step's sink was before its conditions were
         # narrowed: where `until` leads, whatever the greedy step still fits.
         self.original: dict[int, State] = {}
+        # Copies of the state that leads back into a repeated group, made before
+        # there is anything that it leads to.
+        self.backs: dict[int, list[State]] = {}
 
     def build(self) -> State:
         final = self._state("", "final")
@@ -378,9 +381,13 @@ class _Builder:
     ) -> State:
         true = self._true()
         back = self._waiting(element)
+        copies = self.backs[id(back)] = []
         first = self._inside(element, back, following)
         first.add("proceed", sink, true)
         back.add("proceed", first, true)
+        for copy in copies:
+            # What a greedy step takes narrows `first`, but not after its until.
+            copy.add("proceed", self._copy(first), true)
         return first
 
     def _inside(
@@ -417,6 +424,8 @@ class _Builder:
 
     def _copy(self, state: State) -> State:
         copy = self._like(state)
+        if id(state) in self.backs:
+            self.backs[id(state)].append(copy)
         for edge in state.edges:
             target = copy if edge.target is state else edge.target
             copy.add(edge.action, target, edge.condition, edge.gap_ns)

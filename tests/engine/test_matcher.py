@@ -191,6 +191,15 @@ def test_until_of_a_group_ends_the_groups_inside_it_too():
     assert sorted(found.matches) == [[["p0", [0]]], [["p0", [2]]]]
 
 
+def test_group_is_repeated_by_what_ends_the_greedy_step_in_it():
+    """Greed keeps from the next step what fits, but not what its until is."""
+    until = {"op": "eq", "args": [{"field": "name"}, {"lit": "c"}]}
+    greedy = {"max": None, "optional": True, "greedy": True, "until": until}
+    inside = [element("p0", None), element("p1", "next", **greedy)]
+    group = {"group": inside, "contiguity": None} | repeated(max=None)
+    assert [["p0", [0, 1, 2, 3]]] in agreed(case([group], "accc")).matches
+
+
 def test_absence_whose_time_has_passed_is_not_waited_for():
     gap = {"within_kind": "previous_and_current", "within_ms": 1}
     elements = [
