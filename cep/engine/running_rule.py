@@ -12,7 +12,8 @@ from cep.engine.kernels import nfa, vm
 from cep.engine.kernels.handle import WORDS, handle
 from cep.engine.matches import Matches
 from cep.engine.python_calls import ERRORS_WITHIN_NS, MOST_ERRORS
-from cep.engine.state import Contradiction, MatchState, damaged, pack, unpack
+from cep.engine.state import MatchState, damaged, pack
+from cep.engine.stored_matches import read_matches
 
 OUT_ROWS = 4096  # of what kernels put out, before it has to be copied
 _WHY = ("", "limit", "skip_target_missing", "skip_target_is_first_event", "errors")
@@ -410,52 +411,15 @@ class RunningRule:
         self, fields: Sequence[tuple[int, str, bytes]], _: object
     ) -> tuple[str, ...]:
         """Put the matches of keys back; there are no further fields."""
-        for k, name, blob in fields:
-            try:
-                self._restore(k, unpack(name, blob, MatchState))
-            except Contradiction as error:
-                raise damaged(name, str(error)) from error
-        return ()
-
-    def _restore(self, k: int, state: MatchState) -> None:
-        compiled = self.compiled
-        partials, watched, nodes, vals, held = state.arrays(
-            len(compiled.states),
-            len(compiled.variables),
-            compiled.capture_kinds,
-            self.leaf_kinds,
-        )
-        codes = self.operator.plan.strings.codes(state.texts)
-        vals = self._with_codes(vals, compiled.capture_kinds, codes)
-        held = self._with_codes(held, self.leaf_kinds, codes)
         self.ensure_keys()
-        self.ensure(len(partials), len(nodes))
-        self._refresh_tables()
-        nfa.import_key(
-            self._handle,
-            k,
-            state.live,
-            state.waiting,
-            partials,
-            watched,
-            nodes,
-            vals,
-            held,
-        )
-        self.arena.keys[k, nfa.K_EMITTED] = state.emitted_ns
-        self.arena.keys[k, nfa.K_EMITTED_TIMEOUT] = state.emitted_timeout_ns
-        self.arena.keys[k, nfa.K_LAST] = state.last_ns
-
-    @staticmethod
-    def _with_codes(
-        values: NDArray[np.float64], kinds: Sequence[str], codes: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        out = values.copy()
-        for j, kind in enumerate(kinds):
-            if kind == "str":
-                present = ~np.isnan(out[:, j])
-                out[present, j] = codes[out[present, j].astype(np.int64)]
-        return out
+        strings = self.operator.plan.strings
+        for part in read_matches(fields, self.compiled, self.leaf_kinds, strings):
+            self.ensure(len(part.partials), len(part.nodes))
+            self._refresh_tables()
+            nfa.import_keys(self._handle, *part[:-1])
+            places = [nfa.K_EMITTED, nfa.K_EMITTED_TIMEOUT, nfa.K_LAST]
+            self.arena.keys[part.keys[:, None], places] = part.emitted
+        return ()
 
     def mark_idle(self, watermark_ns: int, idle: NDArray[np.bool_]) -> None:
         """Clear ``idle`` for keys that this part still needs."""

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
-from cep.engine.kernels import nfa, sums, vm
+from cep.engine.kernels import sums
 from cep.errors import StateVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 STATE_VERSION = 5
@@ -122,48 +120,6 @@ class MatchState(msgspec.Struct, array_like=True):
     emitted_timeout_ns: Int64
     last_ns: Int64
 
-    def arrays(
-        self,
-        states: int,
-        variables: int,
-        captures: Sequence[str],
-        leaves: Sequence[str],
-    ) -> tuple[NDArray[Any], ...]:
-        """Return partial matches, what they watch, nodes, captured and held values.
-
-        ``captures`` and ``leaves`` are the kinds of the columns.
-        """
-        partials = _table(self.partials, np.int64, nfa.PARTIAL_WIDTH)
-        watched = _table(self.watched, np.float64, 1, len(partials)).reshape(-1)
-        nodes = _table(self.nodes, np.int64, vm.NODE_WIDTH)
-        values = _table(self.values, np.float64, len(captures), len(nodes))
-        held = _table(self.held, np.float64, len(leaves), len(partials))
-        live, n = self.live, len(nodes)
-        need(live >= 0 and self.waiting >= 0)
-        need(len(partials) == live + self.waiting)
-        need(_within(partials[:live, nfa.P_STATE], 0, states))
-        need(_within(partials[live:, nfa.P_STATE], -1, 0))
-        need(_within(partials[:, nfa.P_NODE], 0, n))
-        # Earliest start first: what expires is looked for from the head only.
-        for column in (nfa.P_START, nfa.P_ORDER):
-            need(bool((np.diff(partials[:live, column]) >= 0).all()))
-        need(bool((partials[:, [nfa.P_START, nfa.P_END]] >= 0).all()))
-        places, before = np.arange(n), nodes[:, vm.PREV]
-        need(_within(before, -1, places) and _within(nodes[:, vm.FIRST], 0, places + 1))
-        need(_within(nodes[:, vm.VARIABLE], 0, variables))
-        used = np.zeros(n, np.bool_)
-        used[partials[:, nfa.P_NODE]] = True
-        used[before[before >= 0]] = True
-        need(bool(used.all()))
-        lengths = nodes[:, vm.LENGTH]
-        expected = np.where(before >= 0, lengths[before], 0) + 1 if n else lengths
-        need(bool((lengths == expected).all()))
-        for table, kinds in ((values, captures), (held, leaves)):
-            for j, kind in enumerate(kinds):
-                if kind == "str":
-                    need(_places(table[:, j], len(self.texts)))
-        return partials, watched, nodes, values, held
-
 
 _ENCODER = msgspec.msgpack.Encoder()
 _VERSION = STATE_VERSION.to_bytes(2, "big")
@@ -227,10 +183,7 @@ def _table(
     return table
 
 
-def _within(values: NDArray[Any], low: int, end: int | NDArray[Any]) -> bool:
-    return bool(((values >= low) & (values < end)).all())
-
-
 def _places(values: NDArray[np.float64], end: int) -> bool:
     present = values[~np.isnan(values)]
-    return bool((present == np.floor(present)).all()) and _within(present, 0, end)
+    inside = (present >= 0) & (present < end) & (present == np.floor(present))
+    return bool(inside.all())

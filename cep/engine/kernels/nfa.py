@@ -1484,10 +1484,21 @@ def key_size(handle, k):
 
 
 @kernel
-def import_key(
-    handle, k, live, waiting, partials_in, watched_in, nodes_in, vals_in, held_in
+def import_keys(
+    handle,
+    ks,
+    live,
+    waiting,
+    partials_in,
+    watched_in,
+    nodes_in,
+    vals_in,
+    held_in,
 ):
-    """Put back what `export_key` wrote; the arena must have room."""
+    """Put back what `export_key` wrote of many keys; the arena must have room.
+
+    Nodes are numbered through; matches come key by key, live ones first.
+    """
     h = handle.ctypes.data
     partials = partials_of(h)
     nodes = nodes_of(h)
@@ -1508,32 +1519,37 @@ def import_key(
         for f in range(vals_in.shape[1]):
             vals[base + j, f] = vals_in[j, f]
     c[C_NODE_BUMP] += nodes_in.shape[0]
-    last = np.int64(-1)
-    for j in range(live + waiting):
-        p = new_partial(
-            h,
-            k,
-            base + partials_in[j, P_NODE],
-            partials_in[j, P_START],
-            partials_in[j, P_END],
-            partials_in[j, P_ORDER],
-        )
-        for f in range(held_in.shape[1]):
-            held[p, f] = held_in[j, f]
-        if j < live:
-            insert_after(h, k, np.int64(-1), p)
-            state, start = partials_in[j, P_STATE], partials_in[j, P_START]
-            last_time = nodes[partials[p, P_NODE], TIME]
-            partials[p, P_STATE] = state
-            partials[p, P_END] = deadline_of(h, state, start, last_time)
-            watched[p] = watched_in[j]
-            note(h, k, p)
-        else:
-            if last < 0:
-                keys[k, K_HELD] = p
+    first = 0
+    for q in range(ks.size):
+        k = ks[q]
+        last = np.int64(-1)
+        held_from = first + live[q]
+        for j in range(first, held_from + waiting[q]):
+            p = new_partial(
+                h,
+                k,
+                base + partials_in[j, P_NODE],
+                partials_in[j, P_START],
+                partials_in[j, P_END],
+                partials_in[j, P_ORDER],
+            )
+            for f in range(held_in.shape[1]):
+                held[p, f] = held_in[j, f]
+            if j < held_from:
+                insert_after(h, k, np.int64(-1), p)
+                state, start = partials_in[j, P_STATE], partials_in[j, P_START]
+                last_time = nodes[partials[p, P_NODE], TIME]
+                partials[p, P_STATE] = state
+                partials[p, P_END] = deadline_of(h, state, start, last_time)
+                watched[p] = watched_in[j]
+                note(h, k, p)
             else:
-                partials[last, P_NEXT] = p
-            keys[k, K_HELD_COUNT] += 1
-            last = p
-    if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
-        set_timer(h, keys[k, K_DEADLINE], k)
+                if last < 0:
+                    keys[k, K_HELD] = p
+                else:
+                    partials[last, P_NEXT] = p
+                keys[k, K_HELD_COUNT] += 1
+                last = p
+        first = held_from + waiting[q]
+        if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
+            set_timer(h, keys[k, K_DEADLINE], k)
