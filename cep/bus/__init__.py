@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cep.bus.reader import iterate_range as iterate_range
     from cep.bus.reader import read_ids as read_ids
     from cep.bus.reader import read_range as read_range
+    from cep.bus.reader import read_spans as read_spans
 
 __all__ = [
     "EmbeddedServer",
@@ -46,6 +47,7 @@ __all__ = [
     "read_range",
     "iterate_range",
     "read_ids",
+    "read_spans",
     "decode_entries",
 ]
 
@@ -61,6 +63,7 @@ _HOME_OF = {
     "read_range": "reader",
     "iterate_range": "reader",
     "read_ids": "reader",
+    "read_spans": "reader",
     "decode_entries": "reader",
 }
 

@@ -289,20 +289,30 @@ def iterate_range(
         registry=registry,
         future_tolerance_ms=future_tolerance_ms,
     )
-    now = count
     with _replies(redis_or_url) as replies:
-        while True:
-            try:
-                page = _range(replies, decoder, start, end, now)
-            except ReplyTooLargeError:
-                now = max(1, now // _FEWER)
-                continue
-            if page.entries_read:
-                yield page
-            if page.entries_read < now:
-                return
-            start = b"(" + page.last_id
-            now = min(count, 2 * now)
+        yield from _in_parts(replies, decoder, start, end, count)
+
+
+def _in_parts(
+    replies: Replies,
+    decoder: PageDecoder,
+    start: bytes | str,
+    end: bytes | str,
+    count: int,
+) -> Iterator[StreamPage]:
+    now = count
+    while True:
+        try:
+            page = _range(replies, decoder, start, end, now)
+        except ReplyTooLargeError:
+            now = max(1, now // _FEWER)
+            continue
+        if page.entries_read:
+            yield page
+        if page.entries_read < now:
+            return
+        start = b"(" + page.last_id
+        now = min(count, 2 * now)
 
 
 def read_ids(
@@ -327,16 +337,46 @@ def read_ids(
         registry=registry,
         future_tolerance_ms=future_tolerance_ms,
     )
-    wanted = [_text(one) for one in ids]
+    wanted = [(one, one) for one in map(_text, ids)]
+    return _joined(list(_spans(redis_or_url, decoder, wanted)))
+
+
+def read_spans(
+    redis_or_url: redis.Redis | str | None,
+    stream: str,
+    spans: Iterable[tuple[bytes | str, bytes | str]],
+    *,
+    fields: Mapping[str, Collection[str]] | None = None,
+    envelope: Collection[str] = (),
+    registry: Registry = registry,
+    future_tolerance_ms: int | None = FUTURE_TOLERANCE_MS,
+) -> Iterator[StreamPage]:
+    """Yield the entries from one id to another, both included, for many such pairs.
+
+    Pages hold the entries of several pairs, or a part of those of one.
+    """
+    decoder = PageDecoder(
+        stream,
+        fields=fields,
+        envelope=envelope,
+        registry=registry,
+        future_tolerance_ms=future_tolerance_ms,
+    )
+    wanted = [(_text(first), _text(last)) for first, last in spans]
+    yield from _spans(redis_or_url, decoder, wanted)
+
+
+def _spans(
+    redis_or_url: redis.Redis | str | None,
+    decoder: PageDecoder,
+    wanted: list[tuple[bytes, bytes]],
+) -> Iterator[StreamPage]:
     if not wanted:
-        return decoder.decode(Entries.of([]))
+        yield decoder.decode(Entries.of([]))
+        return
     with _replies(redis_or_url) as replies:
-        pages = [
-            page
-            for at in range(0, len(wanted), _IDS_AT_ONCE)
-            for page in _by_id(replies, decoder, wanted[at : at + _IDS_AT_ONCE])
-        ]
-    return _joined(pages)
+        for at in range(0, len(wanted), _IDS_AT_ONCE):
+            yield from _some_spans(replies, decoder, wanted[at : at + _IDS_AT_ONCE])
 
 
 def decode_entries(
@@ -379,20 +419,24 @@ def _range(
         raise
 
 
-def _by_id(
-    replies: Replies, decoder: PageDecoder, ids: list[bytes]
+def _some_spans(
+    replies: Replies, decoder: PageDecoder, spans: list[tuple[bytes, bytes]]
 ) -> Iterator[StreamPage]:
     key = decoder.stream.encode()
-    replies.send(b"".join(packed(b"XRANGE", key, one, one) for one in ids))
+    requests = [packed(b"XRANGE", key, first, last) for first, last in spans]
+    replies.send(b"".join(requests))
     try:
-        yield decoder.decode(replies.ranges(len(ids)))
+        yield decoder.decode(replies.ranges(len(spans)))
     except ReplyTooLargeError as too_large:
-        if len(ids) == 1:
+        first, last = spans[0]
+        if len(spans) > 1:
+            half = len(spans) // 2
+            yield from _some_spans(replies, decoder, spans[:half])
+            yield from _some_spans(replies, decoder, spans[half:])
+        elif first == last:
             yield _unread_page(decoder, too_large)
         else:
-            half = len(ids) // 2
-            yield from _by_id(replies, decoder, ids[:half])
-            yield from _by_id(replies, decoder, ids[half:])
+            yield from _in_parts(replies, decoder, first, last, COUNT)
 
 
 def _joined(pages: Sequence[StreamPage]) -> StreamPage:

@@ -17,6 +17,7 @@ from cep.engine.kernels.rows import (
     ENTRY_SEQ,
     ID_HI,
     ID_LO,
+    PLACE,
     ROWS,
     STREAM,
     TIME,
@@ -109,6 +110,12 @@ class Batch:
     def id_lo(self) -> NDArray[np.int64]:
         """The low halves of the event ids."""
         row: NDArray[np.int64] = self.ints[ID_LO]
+        return row
+
+    @property
+    def place(self) -> NDArray[np.int64]:
+        """How many entries of the stream were read before each, where that is known."""
+        row: NDArray[np.int64] = self.ints[PLACE]
         return row
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Batch:

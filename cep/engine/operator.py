@@ -158,6 +158,7 @@ class Operator:
             columns.type_code,
             shape.codes,
         )
+        ints[rows.PLACE] = 0  # for who reads streams to fill in
         fields, strings = columns.fields, self.plan.strings
         for number, name, is_text, over in shape.payload:
             _load(cols, number, fields[name], is_text, strings, over=over)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cep.engine.batch import Batch
+from cep.engine.kernels.rows import ENTRY_MS, ENTRY_SEQ, PLACE
 from cep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -256,6 +257,14 @@ class Ordering:
             )
             if n >= rows and clock.watermark > mark
         }
+
+    def held(self, number: int) -> NDArray[np.int64]:
+        """Return entry ids and places of a stream's rows held back, shape (3, n)."""
+        which = [ENTRY_MS, ENTRY_SEQ, PLACE]
+        parts = [
+            batch.ints[which][:, batch.stream == number] for batch in self._waiting
+        ]
+        return np.concatenate([np.zeros((3, 0), np.int64), *parts], axis=1)
 
     def waiting_ids(self) -> dict[str, list[str]]:
         """Return the entry ids of the rows held back, by stream."""

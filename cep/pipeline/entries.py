@@ -132,18 +132,19 @@ def refused_output(pipeline: str, derived: DerivedEvent, problem: str) -> list[b
     return dead_letter(pipeline, "output", row, rule=derived.rule)
 
 
-def vanished(pipeline: str, stream: str, entry_id: str) -> list[bytes]:
-    """Return an entry that was read but is gone when it is needed again."""
-    row = BadRow(
-        stream,
-        entry_id,
-        "gap",
-        "was read, then trimmed or deleted before it was processed",
-        b"",
-        0,
-        hashlib.sha256().hexdigest(),
-    )
-    return dead_letter(pipeline, "gap", row)
+def vanished(
+    pipeline: str, stream: str, first: str, last: str, missing: int
+) -> list[bytes]:
+    """Return entries that were read but are gone when they are needed again.
+
+    ``missing`` of those from ``first`` to ``last``, which become one entry.
+    """
+    was = "was" if missing == 1 else "were"
+    detail = f"{was} read, then trimmed or deleted before being processed"
+    if first != last:
+        detail = f"of the entries from {first} to {last} {missing} {detail}"
+    row = BadRow(stream, first, "gap", detail, b"", 0, hashlib.sha256().hexdigest())
+    return [*dead_letter(pipeline, "gap", row), b"missing", b"%d" % missing]
 
 
 def rollback_letter(pipeline: str, found: int, known: int) -> list[bytes]:

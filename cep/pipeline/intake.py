@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from cep.bus import ColumnarReader, read_ids
+import numpy as np
+
+from cep.bus import ColumnarReader, read_ids, read_spans
 from cep.bus.connection import clear_errors
 from cep.engine.ordering import NS_PER_MS, Ordering
-from cep.errors import GapError, UsageError
+from cep.errors import GapError, StateVersionError
 from cep.events.columns import BadRow
 from cep.events.ids import words_to_ulid
 from cep.pipeline import limits
@@ -24,11 +27,12 @@ from cep.pipeline.entries import (
     vanished,
 )
 from cep.pipeline.gaps import Gaps
+from cep.pipeline.held import Run, decode, encode
+from cep.pipeline.store import Absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from cep.bus.page import StreamPage
@@ -70,11 +74,17 @@ class Intake:
         self._care = care
         self._on_gap, self._note = on_gap, note
         self._noted: set[str] = set()
+        self._poison: tuple[str, int] | None = None  # held, and not to be put back
         self._me, self._store, self._client = pipeline.name, store, store.client
         self._operator, self._pending = operator, pending
         self.ordering = Ordering(pipeline.streams, operator.plan.column_count)
         names = [stream.name for stream in self.ordering.streams]
-        self.accounting = Accounting({n: stored.counts.get(n, {}) for n in names})
+        self._absent = _absent(stored, names)
+        back = {n: stored.absent[n] for n in names if n in stored.absent}
+        counts = stored.counts | {n: one.counts for n, one in back.items()}
+        positions = stored.positions | {n: one.position for n, one in back.items()}
+        marks = stored.marks | {n: one.mark for n, one in back.items() if one.mark}
+        self.accounting = Accounting({n: counts.get(n, {}) for n in names})
         fields = {
             event_type: {f for f in wanted if not f.startswith("@")}
             for event_type, wanted in operator.reads.items()
@@ -87,42 +97,81 @@ class Intake:
         self.reader = ColumnarReader(
             self._client,
             names,
-            start={n: stored.positions.get(n, "0-0") for n in names},
+            start={n: positions.get(n, "0-0") for n in names},
             count=care.rows or limits.READ_COUNT,
             **self._reading,
         )
-        self.gaps = Gaps(self._client, stored.marks)
+        self.gaps = Gaps(self._client, marks)
         self._looked = time.monotonic() - limits.GAP_SECONDS
         if stored.ordering:
             self.ordering.restore(stored.ordering)
 
-    def read_again(self, buffered: dict[str, list[str]]) -> None:
+    def read_again(self, stored: Stored) -> None:
         """Put back the rows that were read but not released before the last commit.
 
         What is gone, or no event any more (its type is not registered now),
-        becomes a dead letter.
+        becomes a dead letter. Entries of a stream that was not read for a while
+        are judged anew, as time went on without it.
         """
-        for name, ids in buffered.items():
-            if name in self.ordering.number:
-                self._put_back(name, ids)
-            elif ids:
-                raise UsageError(
-                    f"Pipeline {self._me!r} still holds {len(ids)} entries "
-                    f"of {name}, which it no longer reads.",
-                    "Add the stream again, or give the pipeline another name.",
-                )
+        for name in self.ordering.number:
+            back = stored.absent.get(name)
+            held = stored.held.get(name, b"") if back is None else back.held
+            runs = self._runs(name, held)
+            runs += [Run(one, one, 1) for one in stored.buffered.get(name, ())]
+            if runs:
+                self._put_back(name, runs, anew=back is not None)
 
-    def _put_back(self, name: str, ids: list[str]) -> None:
-        page = read_ids(self._client, name, ids, **self._reading)
-        number = self.ordering.number[name]
-        self.ordering.put_back(self._operator.ingest(page.columns, number))
-        found = set(_entry_ids(page.columns)) | {row.entry_id for row in page.bad}
-        letters = [dead_letter(self._me, "quarantine", row) for row in page.bad]
-        letters += [vanished(self._me, name, one) for one in ids if one not in found]
-        for letter in letters:
-            self._pending.add(self._store.dlq, letter)
-        self.accounting[name].quarantined += len(letters)
-        self.accounting[name].buffered -= len(letters)
+    def _runs(self, stream: str, held: bytes) -> list[Run]:
+        try:
+            return decode(held)
+        except ValueError as error:
+            where = f"pipeline {self._me!r} (entries held of {stream})"
+            raise StateVersionError(where, f"damaged ({error})", "runs") from None
+
+    def _put_back(self, name: str, runs: list[Run], *, anew: bool = False) -> None:
+        counts = self.accounting[name]
+        firsts = [_number(run.first) for run in runs]
+        found = [0] * len(runs)
+        # Places of their own, so that what is read from now on follows none of them.
+        place = -sum(run.entries for run in runs) - 2 * len(runs) - 2
+        spans = [(run.first, run.last) for run in runs]
+        for page in read_spans(self._client, name, spans, **self._reading):
+            batch = self._operator.ingest(page.columns, self.ordering.number[name])
+            of_run = [bisect_right(firsts, n) - 1 for n in _numbers(page.columns)]
+            batch.place[:] = place + page.rows + 2 * np.array(of_run, np.int64)
+            place += page.entries_read
+            if self._poison is not None and self._poison[0] == name:
+                good = [n != self._poison[1] for n in _numbers(page.columns)]
+                batch = batch.take(np.array(good, np.bool_))
+            for i in of_run:
+                found[i] += 1
+            for row in page.bad:
+                found[bisect_right(firsts, _number(row.entry_id)) - 1] += 1
+                letter = dead_letter(self._me, "quarantine", row)
+                self._pending.add(self._store.dlq, letter)
+            counts.quarantined += len(page.bad)
+            counts.buffered -= len(page.bad)
+            if anew:
+                counts.buffered -= len(batch)
+                self._judge(name, batch)
+            else:
+                self.ordering.put_back(batch)
+        for run, n in zip(runs, found, strict=True):
+            if missing := run.entries - n:
+                letter = vanished(self._me, name, run.first, run.last, missing)
+                self._pending.add(self._store.dlq, letter)
+                counts.quarantined += missing
+                counts.buffered -= missing
+
+    def _judge(self, stream: str, batch: Batch) -> None:
+        """Order arrivals; put aside those that are late or duplicates."""
+        counts = self.accounting[stream]
+        late, duplicate = self.ordering.add(batch)
+        gone = late | duplicate
+        if gone.any():
+            counts.late += int(late.sum())
+            counts.duplicate += int(duplicate.sum())
+            self._put_aside(stream, batch.take(gone), late[gone])
 
     def read(self) -> list[StreamPage]:
         """Take in what there is, waiting for it a moment if there is none."""
@@ -163,7 +212,7 @@ class Intake:
         self.reader.exhausted = {name: name not in heads for name in positions}
         return pages
 
-    def put_poison(self, buffered: dict[str, list[str]]) -> None:
+    def put_poison(self, stored: Stored) -> None:
         """Put the entry aside that kills the process, if one does."""
         if self._care.poison is None:
             return
@@ -175,9 +224,11 @@ class Intake:
         if not raw.raw_length:  # it is gone
             return
         if was_read:
-            if entry_id not in buffered.get(name, []):
+            number = _number(entry_id)
+            runs = self._runs(name, stored.held.get(name, b""))
+            if not any(_number(x.first) <= number <= _number(x.last) for x in runs):
                 return
-            buffered[name].remove(entry_id)
+            self._poison = name, number
             counts.buffered -= 1
         else:
             counts.read += 1
@@ -236,12 +287,8 @@ class Intake:
                 self._pending.add(self._store.dlq, letter)
             number = self.ordering.number[page.stream]
             batch = self._operator.ingest(page.columns, number)
-            late, duplicate = self.ordering.add(batch)
-            gone = late | duplicate
-            if gone.any():
-                counts.late += int(late.sum())
-                counts.duplicate += int(duplicate.sum())
-                self._put_aside(page.stream, batch.take(gone), late[gone])
+            batch.place[:] = counts.read - page.entries_read + page.rows
+            self._judge(page.stream, batch)
         if pages:
             # An entry of a stream that is not read to its end may lie before
             # those of the others: the arrival clock waits for it.
@@ -303,19 +350,29 @@ class Intake:
             self._noted.add(text)
             self._note(text)
 
-    def count_waiting(self) -> dict[str, list[str]]:
-        """Return the ids of the rows held back, by stream, and account for them.
+    def place(self) -> dict[str, Any]:
+        """Return where this is in its streams, as a commit stores it.
 
         Raises
         ------
         AccountingError
             If entries of a stream are not accounted for.
         """
-        waiting = self.ordering.waiting_ids()
-        for name, ids in waiting.items():
-            self.accounting[name].buffered = len(ids)
+        held = {}
+        for name, number in self.ordering.number.items():
+            rows = self.ordering.held(number)
+            self.accounting[name].buffered = rows.shape[1]
+            held[name] = encode(*rows)
         self.accounting.check()
-        return waiting
+        return {
+            "positions": {k: v.decode() for k, v in self.reader.positions.items()},
+            "ordering": self.ordering.snapshot(),
+            "held": held,
+            "buffered": {},
+            "counts": self.accounting.as_dict(),
+            "marks": {k: v for k, v in self.gaps.marks.items() if k in held},
+            "absent": self._absent,
+        }
 
     def show_lag(self) -> None:
         """Let the server's tools show how far behind this pipeline is."""
@@ -338,6 +395,28 @@ def _entry_ids(rows: Batch | EventColumns) -> list[str]:
 def _pair(entry_id: bytes) -> tuple[int, int]:
     ms, _, seq = entry_id.partition(b"-")
     return int(ms), int(seq)
+
+
+def _numbers(rows: EventColumns) -> Iterator[int]:
+    pairs = zip(rows.entry_ms.tolist(), rows.entry_seq.tolist(), strict=True)
+    return (ms << 64 | seq for ms, seq in pairs)
+
+
+def _number(entry_id: str) -> int:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms) << 64 | int(seq)
+
+
+def _absent(stored: Stored, names: Sequence[str]) -> dict[str, Absent]:
+    """Return the places in streams that are not read any more."""
+    absent = {k: v for k, v in stored.absent.items() if k not in names}
+    for name, position in stored.positions.items():
+        if name in names:
+            continue
+        runs = stored.held.get(name, b"")
+        counts, mark = stored.counts.get(name, {}), stored.marks.get(name)
+        absent[name] = Absent(position, counts, runs, mark)
+    return absent
 
 
 def _ms(entry_id: bytes) -> int:

@@ -85,8 +85,8 @@ class Session:
         self._note_changes(stored)
         self._note_rollback(stored)
         self._note_stops()
-        self.intake.put_poison(stored.buffered)
-        self.intake.read_again(stored.buffered)
+        self.intake.put_poison(stored)
+        self.intake.read_again(stored)
         self.intake.look_for_gaps()
 
     def _note_changes(self, stored: Stored) -> None:
@@ -226,21 +226,16 @@ class Session:
             self.pending.add(derived.stream, words)
 
     def _commit(self) -> None:
-        waiting = self.intake.count_waiting()
-        waits = any(waiting.values())
+        place = self.intake.place()
+        waits = bool(len(self.ordering))
         state = self.operator.delta()
         state.update(dict.fromkeys(self.dropped, None))
-        positions = self.intake.reader.positions
         meta = {
             "rules": {rule.name: rule.hash for rule in self.pipeline.rules},
-            "positions": {k: v.decode() for k, v in positions.items()},
-            "ordering": self.ordering.snapshot(),
-            "buffered": waiting,
-            "counts": self.accounting.as_dict(),
+            **place,
             "outputs": self._outputs(),
             "attempts": self.care.to_commit(),
             "ticks": self.ticks.passed,
-            "marks": self.intake.gaps.marks,
             # Not before the last row: a commit may fall between two steps.
             "ended": "1" if self.ordering.ended and not waits else "0",
         }

@@ -12,7 +12,9 @@ Fields of ``cep:{name}:meta``:
 ``rules``      JSON: rule name to structural hash
 ``positions``  JSON: stream to the last entry id read
 ``ordering``   JSON: the clocks (`cep.engine.ordering`)
-``buffered``   JSON: stream to the ids of entries read but not yet released
+``held``       JSON: stream to the entries read and not released, as runs of ids
+               (`cep.pipeline.held`) in base 64
+``absent``     JSON: stream that the pipeline no longer reads to its place
 ``counts``     JSON: stream to counts (`cep.pipeline.accounting`)
 ``outputs``    JSON: rule to numbers of matches, outputs, suppressed ones
 ``marks``      JSON: stream to its last look (`cep.pipeline.gaps.Mark`)
@@ -44,12 +46,24 @@ from cep.pipeline.poison import Attempts
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+
+class Absent(msgspec.Struct):
+    """The place in a stream that is not read now, for when it comes back."""
+
+    position: str
+    counts: dict[str, int]
+    held: bytes
+    mark: Mark | None
+
+
 # The parts of `Stored` that are JSON.
 _KINDS: dict[str, Any] = {
     "rules": dict[str, str],
     "positions": dict[str, str],
     "ordering": dict[str, Any],
-    "buffered": dict[str, list[str]],
+    "buffered": dict[str, list[str]],  # how ids were listed before `held`
+    "held": dict[str, bytes],
+    "absent": dict[str, Absent],
     "counts": dict[str, dict[str, int]],
     "outputs": dict[str, dict[str, int]],
     "marks": dict[str, Mark],
@@ -73,6 +87,8 @@ class Stored:
     positions: dict[str, str] = field(default_factory=dict)
     ordering: dict[str, Any] = field(default_factory=dict)
     buffered: dict[str, list[str]] = field(default_factory=dict)
+    held: dict[str, bytes] = field(default_factory=dict)
+    absent: dict[str, Absent] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     outputs: dict[str, dict[str, int]] = field(default_factory=dict)
     marks: dict[str, Mark] = field(default_factory=dict)

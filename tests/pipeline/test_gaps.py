@@ -211,7 +211,11 @@ def write(redis, *numbers, at=T):
 
 
 def gap_rows(redis):
-    return [row for row in live.dead_letters(redis) if "missing" in row]
+    return [
+        row
+        for row in live.dead_letters(redis)
+        if row["kind"] == "gap" and "read, then" not in row["detail"]
+    ]
 
 
 def trim_to(n):

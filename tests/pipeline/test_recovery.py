@@ -115,7 +115,7 @@ def without_state(self, entries, state, meta):
 
 
 def without_buffered_entries(self, entries, state, meta):
-    COMMIT(self, entries, state, {**meta, "buffered": {}})
+    COMMIT(self, entries, state, {**meta, "held": {}})
     raise Crash
 
 

@@ -1,4 +1,4 @@
 """Where a batch's facts about each event are: the rows of its table of integers."""
 
-TIME, STREAM, ENTRY_MS, ENTRY_SEQ, TYPE, ID_HI, ID_LO = range(7)
-ROWS = 7
+TIME, STREAM, ENTRY_MS, ENTRY_SEQ, TYPE, ID_HI, ID_LO, PLACE = range(8)
+ROWS = 8
