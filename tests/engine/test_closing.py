@@ -359,6 +359,18 @@ def test_other_windows_are_seen_as_they_are_at_the_end():
     assert [v["tocks"] for v in found] == [1, 2, 1, 0]
 
 
+def test_an_event_that_a_function_fails_on_takes_no_window_with_it():
+    def fails(x):
+        return 1 / x
+
+    step = TICK.where(py(fails, reads=[e.x]) > 0).tumbling("10ms")
+    made = build_rule("r", step, [emit(n=count())])
+    rows = [{"t": t, "x": float(t), "entry": (t, 0)} for t in range(25)]
+    found = streams.run(made, rows)
+    assert ends(found) == [10, 20, 30]
+    assert [x.data["values"]["n"] for x in found] == [9, 10, 5]
+
+
 def test_rows_that_limits_made_a_window_forget_are_not_told_of(monkeypatch):
     monkeypatch.setattr(cep.engine.window_plan, "ROWS", 10)
     made = only_counts(TICK.tumbling("1s"), key="key")
