@@ -14,20 +14,61 @@ from cep.rules import (
     Limits,
     avg,
     build_rule,
+    corr,
     count,
+    distinct,
     e,
     emit,
+    ewm,
     first,
     last,
     m,
     max,
     on,
+    quantile,
     seq,
+    slope,
     std,
     sum,
+    wavg,
 )
 
 TYPES = ("test.tick", "test.tick", "test.tack", "test.tock")
+
+
+@st.composite
+def _windows(draw):
+    """A number over a window of any kind."""
+    aggregate = draw(
+        st.sampled_from(
+            [
+                count(),
+                count().where(e.x > 0),
+                sum(e.x),
+                avg(e.x),
+                max(e.x),
+                first(e.x),
+                std(e.x),
+                slope(e.x),
+                quantile(e.x, 0.5),
+                distinct(e.key),
+                corr(e.x, e.event_time),
+                wavg(e.x, e.x + 3),
+            ]
+        )
+    )
+    if draw(st.integers(0, 3)) == 0:
+        aggregate = aggregate.of(draw(st.sampled_from(["test.tack", "test.tick"])))
+    how = draw(st.sampled_from(["time", "events", "tumbling", "hopping", "session"]))
+    if how == "time":
+        return aggregate.over(draw(st.sampled_from(["1ms", "3ms", "10ms"])))
+    if how == "events":
+        return aggregate.over(events=draw(st.sampled_from([1, 2, 5])))
+    if how == "tumbling":
+        return aggregate.tumbling(draw(st.sampled_from(["2ms", "7ms"])))
+    if how == "hopping":
+        return aggregate.hopping("6ms", every=draw(st.sampled_from(["2ms", "4ms"])))
+    return aggregate.session(gap=draw(st.sampled_from(["2ms", "4ms"])))
 
 
 @st.composite
@@ -45,6 +86,8 @@ def _conditions(draw, bound, own):
         e.x >= avg(e.x).over(draw(lengths)),
         std(e.x).where(e.x > -1).over(draw(lengths)) < 1,
         max(e.x).over(draw(lengths)) - first(e.x).over(draw(lengths)) > limit,
+        draw(_windows()) >= limit,
+        ewm(e.x, half_life=draw(lengths)) > limit,
     ]
     for name in bound:
         plain += [
@@ -149,6 +192,7 @@ def rules(draw, name="random"):
         if by_event:
             values["x"] = e.x
             values["mean"] = avg(e.x).over("5ms")
+            values["window"] = draw(_windows())
         limited = any(x.within_ns or x.gap_ns for x in pattern.walk())
         late = emit(n=count(m[bound[-1]]), first_x=m[bound[0]].x)
         return build_rule(
@@ -163,6 +207,8 @@ def rules(draw, name="random"):
                 partials_per_key=draw(st.sampled_from([3, 40])),
                 bindings_per_key=draw(st.sampled_from([8, 200])),
                 policy=draw(st.sampled_from(["drop_oldest", "drop_new", "trip"])),
+                matches_per_event=draw(st.sampled_from([1, 2, 1_000])),
+                bindings_per_event=draw(st.sampled_from([3, 10_000])),
             ),
         )
     except RuleError:
