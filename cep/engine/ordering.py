@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 NS_PER_MS = 1_000_000
 LONG_AGO = np.iinfo(np.int64).min // 4
 END_OF_TIME = np.iinfo(np.int64).max
+SMALL_ROWS = 1024  # of batches that wait, below which they are joined
 LAST_MS = END_OF_TIME // NS_PER_MS - 1  # an entry id may claim to be later
 
 
@@ -104,11 +105,16 @@ class Ordering:
         self.released_ns = LONG_AGO  # all below has been released
         self.ended = False
         self._columns = columns
+        # Batches as they came, with the least time in each, so that a release
+        # looks only at those it takes from; and what was due when a limit cut a
+        # release, in order, from `_next` on.
         self._waiting: list[Batch] = []
+        self._least: list[int] = []
+        self._due, self._next = Batch.empty(columns), 0
 
     def __len__(self) -> int:
         """How many rows are held back."""
-        return sum(map(len, self._waiting))
+        return sum(map(len, self._waiting)) + len(self._due) - self._next
 
     def add(self, batch: Batch) -> Judged:
         """Take in arrivals of one stream, in entry id order.
@@ -156,14 +162,12 @@ class Ordering:
             duplicate = recent.judge(batch, marks, late)
         gone = late | duplicate
         kept = batch.take(~gone) if gone.any() else batch
-        if len(kept):
-            self._waiting.append(kept)
+        self._hold(kept)
         return Judged(late, duplicate)
 
     def put_back(self, batch: Batch) -> None:
         """Hold rows that were judged before (after a restart)."""
-        if len(batch):
-            self._waiting.append(batch)
+        self._hold(batch)
         for number in np.unique(batch.stream).tolist():
             recent = self._recent[number]
             if recent is not None:
@@ -202,7 +206,7 @@ class Ordering:
 
     def held_back_by(self) -> str | None:
         """Return the stream whose watermark holds rows back, None if none does."""
-        if not self._waiting or self.ended:
+        if not len(self) or self.ended:
             return None
         now_ms = self.arrival_ms
         marks = [(self._mark(i, now_ms), i) for i in range(len(self.streams))]
@@ -214,40 +218,63 @@ class Ordering:
         ``limit`` bounds their number; the time returned is then that of the
         first row still held, so that equal times may be split but never passed.
         """
+        if limit is not None and self._next + limit < len(self._due):
+            return self._release_due(limit)
+        self._hold(self._rest_of_due())
+        self._due, self._next = self._due.take(slice(0, 0)), 0
         mark = self.watermark()
-        waiting = Batch.concat(self._waiting) if self._waiting else None
-        if waiting is None:
+        touched = [i for i, least in enumerate(self._least) if least < mark]
+        if not touched:
             self.released_ns = max(self.released_ns, mark)
             return Batch.empty(self._columns), mark
-        due = np.flatnonzero(waiting.time < mark)
-        if not due.size:
-            self._waiting = [waiting]
-            self.released_ns = max(self.released_ns, mark)
-            return Batch.empty(self._columns), mark
-        order = np.lexsort(
-            (
-                waiting.entry_seq[due],
-                waiting.entry_ms[due],
-                waiting.stream[due],
-                waiting.time[due],
-            )
-        )
-        due = due[order]
-        cut = due.size if limit is None else min(limit, due.size)
-        released = waiting.take(due[:cut])
-        keep = np.ones(len(waiting), np.bool_)
-        keep[due[:cut]] = False
-        rest = waiting.take(keep)
-        self._waiting = [rest] if len(rest) else []
-        if cut < due.size:
-            mark = int(waiting.time[due[cut]])
+        found = Batch.concat([self._waiting[i] for i in touched])
+        for i in reversed(touched):
+            del self._waiting[i], self._least[i]
+        is_due = found.time < mark
+        if not is_due.all():
+            self._hold(found.take(~is_due))
+            found = found.take(is_due)
+        by = (found.entry_seq, found.entry_ms, found.stream, found.time)
+        found = found.take(np.lexsort(by))
+        if limit is not None and limit < len(found):
+            self._due = found
+            return self._release_due(limit)
         self.released_ns = max(self.released_ns, mark)
-        return released, mark
+        return found, mark
+
+    def _release_due(self, limit: int) -> tuple[Batch, int]:
+        """Return the next rows of those due; what came since is later than all."""
+        begin, self._next = self._next, self._next + limit
+        mark = int(self._due.time[self._next])
+        self.released_ns = max(self.released_ns, mark)
+        return self._due.take(slice(begin, self._next)), mark
+
+    def _rest_of_due(self) -> Batch:
+        return self._due.take(slice(self._next, len(self._due)))
+
+    def _hold(self, batch: Batch) -> None:
+        """Hold a batch back; small ones are joined, so that they do not pile up."""
+        if not len(batch):
+            return
+        waiting, least = self._waiting, self._least
+        waiting.append(batch)
+        least.append(int(batch.time.min()))
+        while (
+            len(waiting) > 1
+            and len(waiting[-1]) < SMALL_ROWS
+            and len(waiting[-2]) <= 2 * len(waiting[-1])
+        ):
+            waiting[-2:] = [Batch.concat(waiting[-2:])]
+            least[-2:] = [min(least[-2:])]
+
+    def _held(self) -> list[Batch]:
+        """Return all rows that are held back."""
+        return [*self._waiting, self._rest_of_due()]
 
     def ahead_of(self, name: str, rows: int) -> set[str]:
         """Return the streams ahead of one in time with so many rows waiting."""
         held = np.zeros(len(self.streams), np.int64)
-        for batch in self._waiting:
+        for batch in self._held():
             held += np.bincount(batch.stream, minlength=len(held))
         mark = self.clocks[self.number[name]].watermark
         return {
@@ -269,7 +296,7 @@ class Ordering:
     def waiting_ids(self) -> dict[str, list[str]]:
         """Return the entry ids of the rows held back, by stream."""
         ids: dict[str, list[str]] = {stream.name: [] for stream in self.streams}
-        for batch in self._waiting:
+        for batch in self._held():
             for number, ms, seq in zip(
                 batch.stream.tolist(),
                 batch.entry_ms.tolist(),

@@ -12,6 +12,8 @@
 `store`         owner, positions and state in Redis; the commit (`commit.lua`)
 `accounting`    where every entry went
 `entries`       outputs and dead letters as stream entries
+`poison`        finding the event that kills the process
+`quarantine`    reading, retrying and removing dead letters
 ==============  =============================================================
 
 Defining a pipeline loads neither Redis nor kernels; `Runner` does.

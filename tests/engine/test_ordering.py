@@ -146,7 +146,7 @@ def test_what_is_late_and_what_is_released_does_not_depend_on_the_reads(seed):
                 others.ordering.arrived(now)
             if random_.random() < 0.2:  # a restart
                 state = others.ordering.snapshot()
-                held = others.ordering._waiting
+                held = others.ordering._held()
                 others.ordering = Ordering(streams, 1)
                 others.ordering.restore(state)
                 for batch in held:
@@ -185,8 +185,25 @@ def test_rows_held_back_for_long_are_joined_and_not_piled_up():
     for i in range(1, 200):
         ordering.add(rows(0, (i, 0, i)))
         assert len(ordering.release(100)[0]) == 0
-        assert len(ordering._waiting) <= 2
+        assert len(ordering._waiting) <= 10
     assert len(ordering) == 199
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_a_release_leaves_batches_alone_that_it_takes_nothing_from(limit):
+    """So its cost does not grow with how many rows wait."""
+    ordering = Ordering([InputStream("a", 20 * MS)], 1)
+    n = 2000
+    for at in range(30):
+        page = [(at, i, at, at * n + i) for i in range(n)]
+        ordering.add(rows(0, *page))
+    before = {id(batch) for batch in ordering._waiting}
+    released = len(ordering.release(limit)[0])
+    assert released == (limit or 9 * n)
+    left = {id(batch) for batch in ordering._waiting}
+    assert len(left) == 21
+    assert left < before
+    assert len(ordering) == 30 * n - released
 
 
 def test_rows_at_the_watermark_wait():
