@@ -264,6 +264,21 @@ class AccessDeniedError(ConnectionFailedError):
     """
 
 
+class MemoryLimitError(CepError, MemoryError):
+    """The process has more memory than it may; all it did is committed."""
+
+    def __init__(self, used_bytes: int, limit_bytes: int) -> None:
+        super().__init__(used_bytes, limit_bytes)
+        self.used_bytes, self.limit_bytes = used_bytes, limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"The process has {self.used_bytes / 1e6:,.0f} MB of memory, allowed: "
+            f"{self.limit_bytes / 1e6:,.0f} MB. All it did is committed; start it "
+            "again, with a larger --max-rss or with limits on windows and matches."
+        )
+
+
 class EmbeddedServerError(CepError, RuntimeError):
     """The embedded server did not start or did not stay up."""
 

@@ -149,6 +149,15 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.MemoryLimitError(2_100_000_000, 2_000_000_000),
+        MemoryError,
+        (
+            "The process has 2,100 MB of memory, allowed: 2,000 MB. All it did is "
+            "committed; start it again, with a larger --max-rss or with limits on "
+            "windows and matches."
+        ),
+    ),
+    (
         errors.GapError("market.events", 12, "5-0"),
         LookupError,
         (

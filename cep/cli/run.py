@@ -55,6 +55,13 @@ def run(
             "and go on, or stop."
         ),
     ] = None,
+    max_rss: Annotated[
+        str | None,
+        typer.Option(
+            help="Commit and end with this much memory, such as 2GB (default: 80 % "
+            "of what the machine or its control group has)."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object.")
     ] = False,
@@ -76,11 +83,13 @@ def run(
       1  the server is not there, or cannot answer
       2  a mistake in the command or the module
       3  another process runs the pipeline, or took it over
+      4  more memory than --max-rss; all is committed
       5  entries were lost before they were read, and --on-gap is stop
       6  the server does not let us in: password, rights, or TLS
     """
     from cep.errors import CepError
     from cep.pipeline import Runner, load_pipeline
+    from cep.pipeline.memory import size_bytes
 
     pipeline = load_pipeline(module)
     try:
@@ -94,6 +103,7 @@ def run(
         takeover=takeover,
         drain=drain,
         on_gap=on_gap.value if on_gap else None,
+        max_rss=None if max_rss is None else size_bytes(max_rss),
         report=(lambda _: None) if quiet else _Status(time.monotonic()),
         note=lambda text: print(text, file=sys.stderr, flush=True),
     )
@@ -118,10 +128,16 @@ def run(
 
 def _ended(error: CepError) -> int:
     """Say what ended the pipeline and return its exit code, or raise the error."""
-    from cep.errors import AccessDeniedError, FencedError, GapError
+    from cep.errors import (
+        AccessDeniedError,
+        FencedError,
+        GapError,
+        MemoryLimitError,
+    )
 
     codes: dict[type[CepError], int] = {
         FencedError: FENCED,
+        MemoryLimitError: MEMORY,
         GapError: GAP,
         AccessDeniedError: DENIED,
     }

@@ -15,6 +15,7 @@ ROWS_AHEAD = 4_000  # a stream with so many rows waiting for another is read no 
 BLOCK_MS = 250
 TICK_SECONDS = 1.0
 GAP_SECONDS = 0.25
+MEMORY_SECONDS = 0.1
 LAG_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 LEASE_SECONDS = 10.0  # without a heartbeat, after which an owner counts as gone

@@ -17,6 +17,7 @@ from cep.bus.connection import connect_redis
 from cep.clock import Clock, SystemClock
 from cep.errors import AccessDeniedError, CepError, ConnectionFailedError
 from cep.pipeline import limits
+from cep.pipeline.memory import default_limit
 from cep.pipeline.session import Session
 from cep.pipeline.store import Store
 
@@ -44,6 +45,10 @@ class Runner:
     on_gap
         What to do when entries were lost before they were read, instead of
         what the pipeline and its streams say; see `cep.pipeline.stream`.
+    max_rss
+        Bytes of memory with which the pipeline commits and ends, before the
+        system ends it. None: 80 % of what the machine, or its control group,
+        has.
     report
         Called now and then with a `Summary`, at least once at the end.
     note
@@ -58,12 +63,14 @@ class Runner:
         takeover: bool = False,
         drain: bool = False,
         on_gap: OnGap | None = None,
+        max_rss: int | None = None,
         report: Callable[[Summary], None] | None = None,
         note: Callable[[str], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.pipeline, self.url = pipeline, url
         self.takeover, self.drain, self.on_gap = takeover, drain, on_gap
+        self.max_rss = default_limit() if max_rss is None else max_rss
         self.report = report or (lambda _: None)
         self.note = note or (lambda _: None)
         self._clock = clock or SystemClock()
@@ -92,6 +99,8 @@ class Runner:
             If another process takes over the pipeline.
         GapError
             If entries were lost before they were read, and we are to stop.
+        MemoryLimitError
+            If the process has more memory than it may.
         ConnectionFailedError
             If the server cannot be reached at the start; later it is waited for.
         AccessDeniedError

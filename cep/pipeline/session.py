@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cep.engine.operator import Operator
-from cep.errors import InvalidPayloadError, UsageError
+from cep.errors import InvalidPayloadError, MemoryLimitError, UsageError
 from cep.pipeline import limits
 from cep.pipeline.entries import output_fields, refused_output, rollback_letter
 from cep.pipeline.intake import Intake
+from cep.pipeline.memory import resident_bytes
 from cep.pipeline.output_rows import OutputRows
 from cep.pipeline.pending import Pending
 from cep.pipeline.poison import Care
@@ -43,6 +44,7 @@ class Session:
         self.runner, self.store = runner, store
         self.pipeline = pipeline = runner.pipeline
         self.operator = Operator(pipeline.rules)
+        self.hashes = {rule.name: rule.hash for rule in pipeline.rules}
         stored = store.take_over(
             runner.owners,
             force=runner.takeover and not runner.reached,
@@ -65,7 +67,7 @@ class Session:
         self.pending = Pending()
         self.output_rows = OutputRows()
         self.ticks = Ticks(store, stored.ticks)
-        self.last_lag = self.last_report = time.monotonic()
+        self.last_lag = self.last_report = self.last_memory = time.monotonic()
         self.base_outputs = stored.outputs
         self.step_rows = limits.STEP_ROWS
         self.stopped: set[str] = set()
@@ -90,7 +92,7 @@ class Session:
         self.intake.look_for_gaps()
 
     def _note_changes(self, stored: Stored) -> None:
-        current = {rule.name: rule.hash for rule in self.pipeline.rules}
+        current = self.hashes
         for name, found in stored.rules.items():
             if name not in current:
                 self.runner.note(f"rule {name} is gone: its state is removed")
@@ -130,6 +132,7 @@ class Session:
                 self._commit()
             self.store.beat()
             self._report()
+            self._check_memory()
             if stopping or self.ordering.ended:
                 break
         self.intake.show_lag()
@@ -137,6 +140,18 @@ class Session:
         summary = self._summary()
         self.runner.report(summary)
         return summary
+
+    def _check_memory(self) -> None:
+        """Commit and end before the system ends us, where it may be in a commit."""
+        now = time.monotonic()
+        if now - self.last_memory < limits.MEMORY_SECONDS:
+            return
+        self.last_memory = now
+        used = resident_bytes()
+        if used > self.runner.max_rss:
+            if self.pending.dirty:
+                self._commit()
+            raise MemoryLimitError(used, self.runner.max_rss)
 
     def _read(self) -> bool:
         """Take in what there is; returns whether that was all for now."""
@@ -231,7 +246,7 @@ class Session:
         state = self.operator.delta()
         state.update(dict.fromkeys(self.dropped, None))
         meta = {
-            "rules": {rule.name: rule.hash for rule in self.pipeline.rules},
+            "rules": self.hashes,
             **place,
             "outputs": self._outputs(),
             "attempts": self.care.to_commit(),
