@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from cep.clock import format_duration
 from cep.errors import RuleError
+from cep.rules.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -613,7 +614,7 @@ class Python(Expr):
     @property
     def key(self) -> Key:
         name = f"{self.function.__module__}.{self.function.__qualname__}"
-        return ("py", name, *(r.key for r in self.reads))
+        return ("py", name, fingerprint(self.function), *(r.key for r in self.reads))
 
     def children(self) -> tuple[Expr, ...]:
         return self.reads
