@@ -288,9 +288,7 @@ class Ordering:
     def held(self, number: int) -> NDArray[np.int64]:
         """Return entry ids and places of a stream's rows held back, shape (3, n)."""
         which = [ENTRY_MS, ENTRY_SEQ, PLACE]
-        parts = [
-            batch.ints[which][:, batch.stream == number] for batch in self._waiting
-        ]
+        parts = [batch.ints[which][:, batch.stream == number] for batch in self._held()]
         return np.concatenate([np.zeros((3, 0), np.int64), *parts], axis=1)
 
     def waiting_ids(self) -> dict[str, list[str]]:
