@@ -29,7 +29,8 @@ def rows(stream, *arrivals):
     lo = np.array([row[3] if len(row) > 3 else row[1] for row in arrivals], np.int64)
     hi = np.array([0 if len(row) > 3 else row[0] for row in arrivals], np.int64)
     number = np.full(len(ms), stream)
-    ints = np.array([time * MS, number, ms, seq, none, hi, lo])
+    place = np.arange(len(ms))
+    ints = np.array([time * MS, number, ms, seq, none, hi, lo, place])
     return Batch(ints, np.zeros((1, len(ms))))
 
 
@@ -204,6 +205,25 @@ def test_a_release_leaves_batches_alone_that_it_takes_nothing_from(limit):
     assert len(left) == 21
     assert left < before
     assert len(ordering) == 30 * n - released
+
+
+@pytest.mark.parametrize("limit", [None, 1, 7, 100])
+def test_what_is_held_is_all_that_was_not_released(limit):
+    """Also where a part of the rows that are due is still to be released."""
+    ordering = Ordering([InputStream("a", 60 * MS), InputStream("b", 60 * MS)], 1)
+    for number in (0, 1):
+        arrivals = [(i, 0, (7 * i) % 50 + i) for i in range(100)]
+        ordering.add(rows(number, *arrivals))
+    released = set()
+    for _ in range(3):
+        released |= set(ids_of(ordering.release(limit)[0]))
+        for number, name in enumerate("ab"):
+            ms, seq, place = ordering.held(number)
+            held = [f"{a}-{b}" for a, b in zip(ms.tolist(), seq.tolist(), strict=True)]
+            assert sorted(held) == sorted(ordering.waiting_ids()[name])
+            assert (ms == place).all()
+            left = 100 - sum(one[0] == number for one in released)
+            assert len(held) == left
 
 
 def test_rows_at_the_watermark_wait():
