@@ -55,6 +55,13 @@ def run(
             "and go on, or stop."
         ),
     ] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(
+            help="What is asked of the server: fast (on disk within a second), safe "
+            "(on disk with each commit) or ha (at a replica, too)."
+        ),
+    ] = None,
     max_rss: Annotated[
         str | None,
         typer.Option(
@@ -89,6 +96,7 @@ def run(
     """
     from cep.errors import CepError
     from cep.pipeline import Runner, load_pipeline
+    from cep.pipeline.definition import checked_level
     from cep.pipeline.memory import size_bytes
 
     pipeline = load_pipeline(module)
@@ -103,6 +111,7 @@ def run(
         takeover=takeover,
         drain=drain,
         on_gap=on_gap.value if on_gap else None,
+        durability=checked_level(durability),
         max_rss=None if max_rss is None else size_bytes(max_rss),
         report=(lambda _: None) if quiet else _Status(time.monotonic()),
         note=lambda text: print(text, file=sys.stderr, flush=True),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 OnGap = Literal["stop", "skip"]
+Level = Literal["fast", "safe", "ha"]
 
 DEFAULT_OUT_OF_ORDERNESS = "1s"
 DEFAULT_IDLE = "30s"
@@ -102,12 +103,16 @@ class Pipeline:
         Where to look; empty: the home streams of the rules' event types.
     on_gap
         What to do when entries were lost before they were read; see `stream`.
+    durability
+        "fast", "safe" or "ha" (`cep.pipeline.durability`): what is asked of the
+        server, which is told at the start where it does not keep it.
     """
 
     name: str
     rules: tuple[Rule, ...]
     streams: tuple[InputStream, ...] = ()
     on_gap: OnGap = "skip"
+    durability: Level | None = None
 
     def __init__(
         self,
@@ -116,6 +121,7 @@ class Pipeline:
         streams: Sequence[InputStream | str] = (),
         *,
         on_gap: OnGap = "skip",
+        durability: Level | None = None,
     ) -> None:
         if not rules or not all(isinstance(rule, Rule) for rule in rules):
             raise UsageError(
@@ -131,11 +137,25 @@ class Pipeline:
         object.__setattr__(self, "rules", tuple(rules))
         object.__setattr__(self, "streams", inputs)
         object.__setattr__(self, "on_gap", _checked_on_gap(on_gap))
+        object.__setattr__(self, "durability", checked_level(durability))
 
     def on_gap_of(self, stream: InputStream) -> OnGap:
         """Return what to do when entries of a stream were lost."""
         own = stream.on_gap if isinstance(stream, PipelineStream) else None
         return own or self.on_gap
+
+
+def checked_level(level: str | None) -> Level | None:
+    """Return a level, or raise UsageError if that is none."""
+    for known in get_args(Level):
+        if level == known:
+            found: Level = known
+            return found
+    if level is None:
+        return None
+    raise UsageError(
+        f"durability is {level[:40]!r}.", f"Pass one of {', '.join(get_args(Level))}."
+    )
 
 
 def _refuse_twins(pipeline: str, what: str, names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from cep.bus.connection import connect_redis
 from cep.clock import Clock, SystemClock
 from cep.errors import AccessDeniedError, CepError, ConnectionFailedError
 from cep.pipeline import limits
+from cep.pipeline.definition import checked_level
 from cep.pipeline.memory import default_limit
 from cep.pipeline.session import Session
 from cep.pipeline.store import Store
@@ -24,7 +25,7 @@ from cep.pipeline.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cep.pipeline.definition import OnGap, Pipeline
+    from cep.pipeline.definition import Level, OnGap, Pipeline
     from cep.pipeline.poison import Care
     from cep.pipeline.summary import Summary
 
@@ -49,6 +50,8 @@ class Runner:
         Bytes of memory with which the pipeline commits and ends, before the
         system ends it. None: 80 % of what the machine, or its control group,
         has.
+    durability
+        What is asked of the server instead of what the pipeline asks.
     report
         Called now and then with a `Summary`, at least once at the end.
     note
@@ -64,6 +67,7 @@ class Runner:
         drain: bool = False,
         on_gap: OnGap | None = None,
         max_rss: int | None = None,
+        durability: Level | None = None,
         report: Callable[[Summary], None] | None = None,
         note: Callable[[str], None] | None = None,
         clock: Clock | None = None,
@@ -71,6 +75,7 @@ class Runner:
         self.pipeline, self.url = pipeline, url
         self.takeover, self.drain, self.on_gap = takeover, drain, on_gap
         self.max_rss = default_limit() if max_rss is None else max_rss
+        self.durability = checked_level(durability) or pipeline.durability
         self.report = report or (lambda _: None)
         self.note = note or (lambda _: None)
         self._clock = clock or SystemClock()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cep.bus.connection import clear_errors
 from cep.engine.operator import Operator
 from cep.errors import InvalidPayloadError, MemoryLimitError, UsageError
 from cep.pipeline import limits
+from cep.pipeline.durability import WAIT_MS, Replicas, weakness
 from cep.pipeline.entries import output_fields, refused_output, rollback_letter
 from cep.pipeline.intake import Intake
 from cep.pipeline.memory import resident_bytes
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from cep.engine.batch import Batch
     from cep.engine.derive import DerivedEvent
     from cep.engine.matches import Outputs
+    from cep.pipeline.definition import Level
     from cep.pipeline.runtime import Runner
     from cep.pipeline.store import Store, Stored
 
@@ -67,6 +70,9 @@ class Session:
         self.pending = Pending()
         self.output_rows = OutputRows()
         self.ticks = Ticks(store, stored.ticks)
+        self.replicas, self.in_time = Replicas(store.client), True
+        if runner.durability and not runner.reached:
+            self._note_durability(runner.durability)
         self.last_lag = self.last_report = self.last_memory = time.monotonic()
         self.base_outputs = stored.outputs
         self.step_rows = limits.STEP_ROWS
@@ -98,6 +104,12 @@ class Session:
                 self.runner.note(f"rule {name} is gone: its state is removed")
             elif current[name] != found:
                 self.runner.note(f"rule {name} has changed: it starts without state")
+
+    def _note_durability(self, level: Level) -> None:
+        with clear_errors(self.store.client):
+            lacking = weakness(self.store.client, level)
+        if lacking:
+            self.runner.note(f"durability {level} was asked for, but {lacking}")
 
     def _note_rollback(self, stored: Stored) -> None:
         """Report commits that the server had acknowledged and holds no more.
@@ -255,12 +267,27 @@ class Session:
             "ended": "1" if self.ordering.ended and not waits else "0",
         }
         self.store.commit(self.pending.entries, state, meta)
+        if self.runner.durability == "ha":
+            self._wait_for_replica()
         self.dropped = []
         self.pending.clear()
         now = time.monotonic()
         if now - self.last_lag > limits.LAG_SECONDS:
             self.last_lag = now
             self.intake.show_lag()
+
+    def _wait_for_replica(self) -> None:
+        """Wait until a replica has the commit; without one, say so and go on."""
+        in_time = self.replicas.wait()
+        if in_time == self.in_time:
+            return
+        self.in_time = in_time
+        if in_time:
+            text = f"a replica has commit {self.store.seq}, as before"
+        else:
+            seconds = f"{WAIT_MS / 1000:g} s"
+            text = f"no replica had commit {self.store.seq} within {seconds}; going on"
+        self.runner.note(f"durability ha: {text}")
 
     def _outputs(self) -> dict[str, dict[str, int]]:
         found = {}
