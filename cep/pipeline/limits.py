@@ -11,7 +11,7 @@ COMMIT_BYTES = 1_000_000
 STEP_ROWS = 1_000  # rows, hence at most that many changed keys, between looks
 
 READ_COUNT = 2_000
-ROWS_AHEAD = 4_000  # a stream with so many rows waiting for another is read no further
+ROWS_AHEAD = 1_000  # a stream with so many rows waiting for another is read no further
 BLOCK_MS = 250
 TICK_SECONDS = 1.0
 GAP_SECONDS = 0.25
