@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _LETTERS: Final = np.frombuffer(ALPHABET.encode(), np.uint8)
 _FIVE_BITS: Final = np.uint64(31)
+_16_BITS: Final = np.uint64(0xFFFF)
+_SHIFTS: Final = np.arange(45, -5, -5).astype(np.uint64)
 
 
 def new_ulids(
@@ -53,15 +55,12 @@ def ulid_texts(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[bytes]:
     >>> ulid_texts(np.zeros(1, np.uint64), np.array([32], np.uint64))
     [b'00000000000000000000000010']
     """
-    letters = np.empty((len(hi), LENGTH), np.uint8)
-    for place in range(LENGTH):
-        shift = 5 * (LENGTH - 1 - place)
-        if shift >= 64:
-            bits = hi >> np.uint64(shift - 64)
-        elif shift > 59:
-            bits = (lo >> np.uint64(shift)) | (hi << np.uint64(64 - shift))
-        else:
-            bits = lo >> np.uint64(shift)
-        letters[:, place] = _LETTERS[(bits & _FIVE_BITS).astype(np.intp)]
+    upper = (hi & _16_BITS) << np.uint64(24) | lo >> np.uint64(40)
+    # Time and both halves of the random part: 10, 8 and 8 letters of five bits.
+    parts = [
+        (part[:, np.newaxis] >> _SHIFTS[-letters:]) & _FIVE_BITS
+        for part, letters in ((hi >> np.uint64(16), 10), (upper, 8), (lo, 8))
+    ]
+    letters = _LETTERS[np.concatenate(parts, axis=1).astype(np.intp)]
     texts: list[bytes] = letters.view(f"S{LENGTH}").ravel().tolist()
     return texts

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from cep.bus.link import Words
 from cep.bus.ulid_columns import ulid_texts
 from cep.engine.derive import (
     DerivedEvent,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from cep.engine.matches import Matches, Outputs
     from cep.engine.plan import CompiledRule
 
-    Row = tuple[str, list[bytes]] | DerivedEvent
+    Row = tuple[str, Words] | DerivedEvent
 
 _OWN_MODELS: Final = "cep.events.models."
 _NESTED: Final = 16  # with so few brackets a JSON value surely nests not too deep
@@ -79,7 +80,7 @@ class OutputRows:
     def of(self, outputs: Outputs) -> Iterator[Row]:
         """Yield the entries of what a step found, in the order of `Outputs.events`.
 
-        An entry is a stream and words: field, value, field... Where `output_fields`
+        An entry is a stream and its packed words. Where `output_fields`
         has to judge, the derived event itself comes in its place.
         """
         times: list[int] = []
@@ -103,7 +104,7 @@ class OutputRows:
             templates = _templates(matches.compiled)
             self._templates[rule.name] = templates
         cause = _Cause.of(matches, self._texts)
-        written: list[list[list[bytes] | None]] = []
+        written: list[list[Words | None]] = []
         for index, template in enumerate(templates):
             wanted = matches.timeout == (index >= len(rule.emissions))
             if template is None or not wanted.any():
@@ -199,7 +200,7 @@ class _Template:
 
     emission: Emission
     stream: str
-    version: bytes
+    words: bytes  # packed, with holes
     has_key: bool  # as its correlation id
     leaves: list[_Leaf]
     data: _Json
@@ -207,7 +208,7 @@ class _Template:
 
     def rows(
         self, matches: Matches, index: int, cause: _Cause, texts: _JsonTexts
-    ) -> list[list[bytes] | None]:
+    ) -> list[Words | None]:
         """Return the words of each match's entry, None where they are not sure."""
         n = len(matches)
         time_ms = matches.time_ns // NS_PER_MS
@@ -235,18 +236,16 @@ class _Template:
             columns["title"] = self._titles(matches, cause, texts)
         data = self.data.filled(columns, n)
         metadata = self.metadata.filled(columns, n)
-        stream, event_type = self.stream.encode(), self.emission.type.encode()
-        version = self.version
         owners = [k.encode() for k in cause.keys] if self.has_key else [b""] * n
-        rows: list[list[bytes] | None] = [
-            [
-                *(b"id", event_id, b"stream", stream, b"type", event_type),
-                *(b"version", version, b"timestamp", when),
-                *(b"correlation_id", owner, b"user_id", b""),
-                *(b"data", payload, b"metadata", about),
-            ]
-            for event_id, when, owner, payload, about in zip(
-                ids, cause.times, owners, data, metadata, strict=True
+        sizes = zip(map(len, owners), map(len, data), map(len, metadata), strict=True)
+        text = self.words
+        rows: list[Words | None] = [
+            Words(
+                2 * len(FIELDS),
+                text % (event_id, when, a, owner, b, payload, c, about),
+            )
+            for event_id, when, owner, payload, about, (a, b, c) in zip(
+                ids, cause.times, owners, data, metadata, sizes, strict=True
             )
         ]
         most = MAX_ENTRY_BYTES // 4
@@ -385,12 +384,30 @@ def _learned(
     return _Template(
         emission,
         sample.stream,
-        fields[b"version"],
+        _words_with_holes(fields),
         bool(sample.correlation_id),
         leaves,
         data,
         metadata,
     )
+
+
+def _words_with_holes(fields: dict[bytes, bytes]) -> bytes:
+    """Return an entry's words packed, with holes for what differs between rows."""
+    out = b""
+    for name, value in fields.items():
+        out += _packed(name)
+        if name in (b"id", b"timestamp"):
+            out += b"$%d\r\n%%b\r\n" % len(value)
+        elif name in (b"correlation_id", b"data", b"metadata"):
+            out += b"$%d\r\n%b\r\n"
+        else:
+            out += _packed(value)
+    return out
+
+
+def _packed(word: bytes) -> bytes:
+    return Words.of([word]).data.replace(b"%", b"%%")
 
 
 def _mark(kind: str, number: int) -> str | float:

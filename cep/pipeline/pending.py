@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from cep.bus.link import Words
 from cep.pipeline import limits
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ class Pending:
         elif not value:
             self._since = None
 
-    def add(self, stream: str, words: list[bytes]) -> None:
+    def add(self, stream: str, words: list[bytes] | Words) -> None:
         """Write one entry with the commit."""
-        self.entries.append((stream, words))
-        self.size += sum(map(len, words))
+        packed = words if isinstance(words, Words) else Words.of(words)
+        self.entries.append((stream, packed))
+        self.size += len(packed.data)
         self.dirty = True
 
     def is_due(self) -> bool:

@@ -37,6 +37,7 @@ import redis as redis_py
 
 from cep.bus.connection import clear_errors
 from cep.bus.keys import dlq_key, meta_key, state_key, ticks_key
+from cep.bus.link import Words, answer_to
 from cep.errors import FencedError, StateVersionError, UsageError
 from cep.pipeline import limits
 from cep.pipeline.gaps import Mark
@@ -75,7 +76,7 @@ if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then
 end
 """
 
-Entry = tuple[str, "Sequence[bytes]"]  # stream, then field, value, field, value...
+Entry = tuple[str, "Sequence[bytes] | Words"]  # stream; field, value, field, value...
 
 
 @dataclass(slots=True)
@@ -234,26 +235,28 @@ class Store:
             If the outcome is not known, or the server has lost commits: drop
             everything and start from what is stored.
         """
-        keys = [self.meta, self.state, self.dlq]
+        places = {self.meta: 1, self.state: 2, self.dlq: 3}
         for stream, _ in entries:
-            if stream not in keys:
-                keys.append(stream)
-        words: list[Any] = [self.owner, self.seq, len(entries)]
+            places.setdefault(stream, len(places) + 1)
+        parts = [Words.of([b"%d" % len(places), *map(str.encode, places)])]
+        parts.append(_words(self.owner, self.seq, len(entries)))
+        heads: dict[tuple[str, int], Words] = {}
         for stream, fields in entries:
-            words += [keys.index(stream) + 1, len(fields), *fields]
-        present = {name: value for name, value in state.items() if value is not None}
+            of_entry = fields if isinstance(fields, Words) else Words.of(fields)
+            head = heads.get((stream, of_entry.length))
+            if head is None:
+                head = _words(places[stream], of_entry.length)
+                heads[stream, of_entry.length] = head
+            parts += [head, of_entry]
+        present = [(name, value) for name, value in state.items() if value is not None]
         gone = [name for name, value in state.items() if value is None]
-        words.append(len(present))
-        for name, value in present.items():
-            words += [name, value]
-        words += [len(gone), *gone, len(meta)]
+        parts.append(_words(len(present), *(word for pair in present for word in pair)))
+        parts.append(_words(len(gone), *gone, len(meta)))
         for name, value in meta.items():
-            words += [
-                name,
-                value if isinstance(value, str) else msgspec.json.encode(value),
-            ]
+            text = value if isinstance(value, str) else msgspec.json.encode(value)
+            parts.append(_words(name, text))
         with clear_errors(self.client):
-            answer: Any = self._script(keys=keys, args=words)
+            answer = self._evaluate(parts)
         verdict, found = answer[0].decode(), answer[1].decode()
         if verdict == "fenced" and found:
             raise self._ownership.refusal()
@@ -268,6 +271,15 @@ class Store:
             )
         self.seq = int(found)
         self._beaten = time.monotonic()
+
+    def _evaluate(self, parts: list[Words]) -> Any:
+        script = self._script
+        call = Words.of([b"EVALSHA", script.sha.encode()])
+        try:
+            return answer_to(self.client, [call, *parts])
+        except redis_py.exceptions.NoScriptError:
+            self.client.script_load(script.script)
+            return answer_to(self.client, [call, *parts])
 
     def show_lag(self, positions: Mapping[str, bytes], read: Mapping[str, int]) -> None:
         """Set a consumer group's position to ours, so that any tool shows our lag.
@@ -298,3 +310,9 @@ class Store:
         """Write a tick: time has come this far, or (``end``) the input has ended."""
         with clear_errors(self.client):
             self.client.xadd(self.ticks, {"kind": kind}, maxlen=1000, approximate=True)
+
+
+def _words(*words: str | bytes | int) -> Words:
+    return Words.of(
+        [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    )

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from cep import count, e, emit, m, on, rule, seq
+from cep.bus.link import Words
 from cep.bus.page import Entries, PageDecoder
 from cep.engine.operator import Operator
 from cep.engine.ordering import END_OF_TIME
@@ -73,7 +74,7 @@ def assert_same(outputs, slow=0):
 
 def written(event):
     try:
-        return event.stream, output_fields(event)
+        return event.stream, Words.of(output_fields(event))
     except InvalidPayloadError as error:
         return event, str(error)
 
