@@ -222,6 +222,7 @@ def summary_dict(summary: Summary) -> dict[str, object]:
         "streams": {name: asdict(c) for name, c in summary.streams.items()},
         "accounting": asdict(summary.total),
         "rules": summary.outputs,
+        "windows": summary.windows,
         "commits": summary.commits,
         "seconds": round(summary.seconds, 3),
         "ended": summary.ended,
@@ -240,6 +241,12 @@ def summary_text(summary: Summary) -> str:
             f"{c['suppressed']:,} suppressed by cooldown, {c['matches']:,} matches"
             + limits_text(c)
         )
+    for name, c in summary.windows.items():
+        if c["dropped"] or c["forgotten"]:
+            lines.append(
+                f"  {name}: {c['dropped']:,} events left early at the window's limit, "
+                f"{c['forgotten']:,} keys forgotten"
+            )
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ READ_COUNT = 2_000
 ROWS_AHEAD = 1_000  # a stream with so many rows waiting for another is read no further
 BLOCK_MS = 250
 TICK_SECONDS = 1.0
+ROWS_TOLD = 100_000  # rows that wait for one stream, from which on it is named
 GAP_SECONDS = 0.25
 MEMORY_SECONDS = 0.1
 LAG_SECONDS = 1.0

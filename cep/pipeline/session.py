@@ -77,6 +77,7 @@ class Session:
         self.base_outputs = stored.outputs
         self.step_rows = limits.STEP_ROWS
         self.stopped: set[str] = set()
+        self.told: set[str] = set()
         self.slow: set[str] = set()
         self.intake = Intake(
             pipeline,
@@ -220,6 +221,17 @@ class Session:
                     "no more events"
                 )
 
+    def _note_held_back(self) -> None:
+        """Say once of a stream that many rows wait for it: they are all in memory."""
+        name = self.ordering.held_back_by()
+        if len(self.ordering) < limits.ROWS_TOLD or name is None or name in self.told:
+            return
+        self.told.add(name)
+        self.runner.note(
+            f"{len(self.ordering):,} events wait for {name}, which is silent or far "
+            "behind; say with idle='30s' of that stream when to go on without it"
+        )
+
     def _note_slowness(self) -> None:
         for name, cost in self.operator.python_calls.slow().items():
             if name not in self.slow:
@@ -304,6 +316,7 @@ class Session:
         now = time.monotonic()
         if now - self.last_report >= limits.REPORT_SECONDS:
             self.last_report = now
+            self._note_held_back()
             self.runner.report(self._summary())
             self._note_stops()
             self._note_slowness()
@@ -317,6 +330,10 @@ class Session:
             seconds=time.monotonic() - self.runner.began,
             held_back_by=self.ordering.held_back_by(),
             ended=self.ordering.ended,
+            windows={
+                name: asdict(counts)
+                for name, counts in self.operator.window_counts().items()
+            },
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from cep.pipeline.accounting import Accounting
@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did, counted since the pipeline first started."""
+    """What a run did, counted since the pipeline first started.
+
+    ``windows`` says of each group of windows how many events it holds, and, since
+    this process started, how many left early by its limits and how many keys were
+    forgotten.
+    """
 
     pipeline: str
     streams: dict[str, Counts]
@@ -22,6 +27,7 @@ class Summary:
     seconds: float
     held_back_by: str | None = None
     ended: bool = False
+    windows: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def total(self) -> Counts:

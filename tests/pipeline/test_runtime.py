@@ -351,3 +351,27 @@ def test_nothing_is_left_behind_but_the_pipelines_own_keys(redis, redis_url):
     inputs, outputs = {live.MARKET, live.AI}, {live.OUTPUT, "system.events"}
     own = {meta_key("p"), state_key("p"), ticks_key("p"), dlq_key("p")}
     assert {key.decode() for key in redis.scan_iter()} <= inputs | outputs | own
+
+
+def test_a_stream_that_many_events_wait_for_is_named_once(redis, redis_url, limits):
+    limits(ROWS_TOLD=3, REPORT_SECONDS=0, READ_COUNT=2)
+    streams = [*EVERY.streams, stream("silent.events", idle=None)]
+    what = live.pipeline(rules=[every], streams=streams)
+    notes = []
+    for n in (2, 4):
+        ids = range(n - 2, n)
+        live.write(redis, [(live.MARKET, f"{T + i}-1", good(i, T + i)) for i in ids])
+        live.once(redis_url, what, note=notes.append)
+        assert len(notes) == (n == 4)
+    assert notes[0].startswith("4 events wait for silent.events, which is silent")
+
+
+def test_the_summary_tells_what_windows_hold(redis, redis_url):
+    @rule("counted", key="symbol")
+    def counted():
+        return on("market.trade"), emit(n=count().over("60s"))
+
+    live.write(redis, [(live.MARKET, f"{T}-{i}", good(i, T + i)) for i in range(3)])
+    what = live.pipeline(rules=[counted], streams=EVERY.streams)
+    [held] = live.drained(redis, redis_url, what).windows.values()
+    assert held == {"rows": 3, "dropped": 0, "forgotten": 0}
