@@ -59,7 +59,7 @@ class LinkTrial:
     def reset_at_random(self, times, seed):
         """Reset links in the middle of replies until it happened so many times."""
         self.go_on()
-        self.proxy.reply = self.proxy.reset_at_random(seed, often=0.2)
+        self.proxy.reply = self.proxy.reset_at_random(seed, often=0.05)
         while self.proxy.cuts < times:
             self.go_on()
         self.proxy.reply = None

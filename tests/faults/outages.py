@@ -70,15 +70,16 @@ def surviving(trial):
     return sorted(found, key=lambda entry: order[entry[:2]])
 
 
-def verdict_over_survivors(trial):
-    """Compare with an undisturbed run over what survived; count rollbacks."""
+def verdict_over_survivors(trial, ignore=("rollback",)):
+    """Compare with an undisturbed run over what survived.
+
+    Dead letters of the kinds ``ignore`` are left out, and counted.
+    """
     expected = trial.undisturbed(surviving(trial))
     found = came_of(trial.client, trial.name, trial.outputs)
-    rollbacks = Counter(
-        {one: n for one, n in found.letters.items() if one[0] == "rollback"}
-    )
-    found = replace(found, letters=found.letters - rollbacks)
-    return compare(found, expected), rollbacks.total()
+    left_out = Counter({one: n for one, n in found.letters.items() if one[0] in ignore})
+    found = replace(found, letters=found.letters - left_out)
+    return compare(found, expected), left_out.total()
 
 
 @contextlib.contextmanager
