@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -18,7 +19,7 @@ import msgspec
 from cep.clock import duration_ns
 from cep.engine.operator import Operator, RuleCounts
 from cep.engine.ordering import InputStream, Ordering
-from cep.errors import CepWarning, UsageError
+from cep.errors import CepWarning, UsageError, shown
 from cep.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class RunResult:
     Attributes
     ----------
     events
-        The derived events, in order of event time.
+        The derived events, in order of event time, of equal times in that of the
+        rules, and then of the ids of the events that they come of.
     counts
         Of each rule: matches, outputs, suppressed ones, timeouts.
     accounting
@@ -148,7 +150,8 @@ def run_rules(
     Raises
     ------
     UsageError
-        If the rules derive more than ``most``; it names the rule with the most.
+        If the rules derive more than ``most``, naming the rule with the most; if
+        something that is no rule is passed, or a number that is no number of rows.
 
     Examples
     --------
@@ -162,6 +165,8 @@ def run_rules(
     >>> run_rules(big_trade, frame).alerts.columns[:3]
     ['event_time', 'rule', 'severity']
     """
+    for name, number in (("batch_rows", batch_rows), ("most", most)):
+        _check_count(name, number)
     given = _rules_of(rules)
     operator = Operator(given)
     found = _Found([rule.name for rule in given], most)
@@ -201,6 +206,16 @@ def run_rules(
     return RunResult(
         found.in_order(), operator.counts(), accounting, seconds, found.failures
     )
+
+
+def _check_count(name: str, number: Any) -> None:
+    if number is None and name == "batch_rows":
+        return
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise UsageError(
+            f"{name} is {shown(number)}.",
+            "Pass a whole number from 1, or leave it out.",
+        )
 
 
 def _warn_unsorted(stream: str, late: int, rows: int) -> None:
@@ -244,15 +259,18 @@ class _Found:
         )
 
     def in_order(self) -> list[DerivedEvent]:
-        """Return them in order of event time, of equal times in that of the rules."""
-        return sorted(self.events, key=lambda x: (x.time_ns, self.places[x.rule]))
+        """Return them in an order that no cutting into batches changes."""
+        return sorted(
+            self.events, key=lambda x: (x.time_ns, self.places[x.rule], x.lineage)
+        )
 
 
 def _rules_of(rules: Rule | Sequence[Rule] | RulesAndStreams) -> list[Rule]:
     if isinstance(rules, Rule):
         return [rules]
     parts: Any = rules
-    found = list(getattr(parts, "rules", parts))
+    several = getattr(parts, "rules", parts)
+    found = list(several) if isinstance(several, Iterable) else []
     if not found or not all(isinstance(rule, Rule) for rule in found):
         raise UsageError(
             f"run_rules takes rules, got {rules!r:.80}.",

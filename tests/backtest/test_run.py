@@ -5,7 +5,7 @@ import pytest
 
 import cep
 from cep.errors import CepWarning, UsageError
-from cep.rules import Limits, build_rule, emit, on, seq
+from cep.rules import Limits, build_rule, e, emit, on, seq
 
 
 def test_the_printed_result_tells_what_limits_cost():
@@ -66,3 +66,35 @@ def test_a_frame_that_does_not_say_its_stream_is_refused_with_what_to_write():
     assert f"Pass a frame for each, as run_rules takes them: {wanted}" in str(
         caught.value
     )
+
+
+def test_the_order_of_the_result_does_not_depend_on_how_the_input_is_cut():
+    a = on("market.trade", name="a").where(e.price == 1)
+    b = on("market.trade", name="b").where(e.price == 2)
+    pattern = seq(a).not_then(b).within("2s")
+    rule = build_rule("r", pattern, [emit(n=1), emit(n=2)], key="symbol")
+    at = pl.Series([12_004, 12_004, 22_606, 24_606]).cast(pl.Datetime("ms", "UTC"))
+    frame = trades(4, event_time=at, symbol=["B", "A", "A", "B"], price=[1.0, 1, 0, 3])
+    whole = cep.run_rules(rule, frame)
+    assert [(x.key, x.data["values"]["n"]) for x in whole.events] == [
+        ("B", 1),
+        ("B", 2),
+        ("A", 1),
+        ("A", 2),
+    ]
+    for rows in (1, 2, 3):
+        assert cep.run_rules(rule, frame, batch_rows=rows).ids == whole.ids
+
+
+@pytest.mark.parametrize("name", ["batch_rows", "most"])
+@pytest.mark.parametrize("number", [0, -3, "x", 2.0, True])
+def test_a_number_of_rows_that_is_none_is_refused(name, number):
+    rule = build_rule("r", on("market.trade"), [emit()])
+    with pytest.raises(UsageError, match=rf"{name} is .*{number}.*whole number from 1"):
+        cep.run_rules(rule, trades(2), **{name: number})
+
+
+@pytest.mark.parametrize("rules", [None, 5, [], "price", [None]])
+def test_what_is_no_rule_is_refused(rules):
+    with pytest.raises(UsageError, match="run_rules takes rules, got"):
+        cep.run_rules(rules, trades(2))
