@@ -1,5 +1,6 @@
 """What keeps a pipeline out is told in one line, with what to do, and no secret."""
 
+import os
 import shutil
 
 import live
@@ -76,7 +77,7 @@ def test_who_is_not_let_in_is_told_why(
         "ACL", "SETUSER", "guest", "on", f">{CANARY}3", "~*", "+@all", "-@scripting"
     )
     code, line = said(tmp_path / "log", at(locked_server, login))
-    assert code in {1, 6}
+    assert code == 6
     assert cause in line
     assert remedy in line
     shown = line.replace(f"redis://{CANARY}:***@", "")  # a user's name is no secret
@@ -125,7 +126,8 @@ def test_a_server_that_takes_no_writes_is_waited_for(
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
     """Debian's server, which speaks TLS; yields its port and two authorities."""
-    if servers.debian_server() is None or shutil.which("openssl") is None:
+    tools = servers.debian_server() and shutil.which("openssl")
+    if not tools and not os.environ.get("CI"):
         pytest.skip("needs Debian's redis-server, and openssl")
     folder = tmp_path_factory.mktemp("tls")
     ours = servers.certificates(folder / "ours", "ours")
@@ -162,7 +164,7 @@ def test_tls_with_the_wrong_authority_is_told(tls, tmp_path, capsys):
     port, _, other = tls
     url = f"rediss://:{CANARY}@localhost:{port}/0?ssl_ca_certs={other}"
     code, line = said(tmp_path / "log", url)
-    assert code in {1, 6}
+    assert code == 6
     assert "certificate verify failed" in line
     assert "name its authority with CEP_REDIS_CA_CERTS" in line
     assert CANARY not in line + told_by_doctor(url, capsys)
