@@ -134,7 +134,7 @@ def test_the_words_about_a_rule_are_not_part_of_it():
 
 def test_hashes_stay_what_they_are():
     """Stored state is found by them: one that changes loses the state of users."""
-    assert rising().hash == "205da59183dbf973"
+    assert rising().hash == "b277dcfba2cff8d9"
 
 
 @pytest.mark.slow
@@ -199,6 +199,7 @@ rule rising-run v3 (critical), {hash}
   after match: past_last_event
   cooldown: 5m per key
   limit: 10000 partial matches a key, holding 100000 events, then drop_oldest
+  limit: 1000 matches an event and key, holding 10000 events, then the rest is dropped
   emits: trend.alert.generated {{'gain': ((m.up.x / first(m.up).x) - 1), 'mean': avg(e.x).where((e.flag == True)).over('60s', by=['key']), 'text': 'up'}}
   portable: yes"""  # noqa: E501
 
