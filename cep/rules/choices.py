@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cep.errors import RuleError
-from cep.rules.expressions import Expr, Key, as_expr
+from cep.rules.expressions import Expr, Key, UnknownMethodError, as_expr
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -45,7 +45,37 @@ class Coalesce(Expr):
         return f"coalesce({', '.join(map(str, self.values))})"
 
 
-class When:
+class _Unfinished:
+    """A choice that is no value yet; every use as one says what is missing."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def _refuse(self) -> NoReturn:
+        raise NotImplementedError
+
+    def _refused(self, *_: object) -> NoReturn:
+        self._refuse()
+
+    __add__ = __sub__ = __mul__ = __truediv__ = __mod__ = __pow__ = _refused
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rmod__ = __rpow__ = _refused
+    __and__ = __or__ = __rand__ = __ror__ = _refused
+    __lt__ = __le__ = __gt__ = __ge__ = _refused
+    __eq__ = __ne__ = _refused
+    __neg__ = __invert__ = __abs__ = __round__ = __bool__ = _refused
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            try:
+                self._refuse()
+            except RuleError as error:
+                raise UnknownMethodError(*error.args) from None
+
+
+class When(_Unfinished):
     """A condition that still needs its value: ``when(e.side == "buy")``."""
 
     __slots__ = ("_cases", "_condition")
@@ -65,7 +95,7 @@ class When:
         raise RuleError(repr(self), "has no value yet", remedy)
 
 
-class Then:
+class Then(_Unfinished):
     """Conditions with their values, which still need the value of the rest."""
 
     __slots__ = ("_cases",)

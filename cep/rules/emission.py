@@ -9,11 +9,15 @@ built, but for what follows from the match itself (see `derived_fields`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from re import findall
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cep.errors import RuleError, near_miss
 from cep.rules.expressions import Expr, Key, StepRef, as_expr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 ALERT = "trend.alert.generated"
 
@@ -26,6 +30,24 @@ DERIVED_FIELDS: dict[str, dict[str, str]] = {
         "affected_users": "empty_list",
     },
     "notification.send.requested": {},
+}
+# What an alert says beside its values, and where to say what was meant.
+RESERVED = {
+    "severity": 'say it of the rule: @rule(..., severity="critical")',
+    "rule": "leave it out, or give the value another name",
+    "rule_version": "leave it out, or give the value another name",
+    "key": 'say it of the rule: @rule(..., key="symbol"); or give the value another '
+    "name",
+}
+MOST_WIDTH = 200  # characters, of the width and the precision of a title's formats
+# Kinds of values in titles, with an example of a format.
+_KINDS: dict[type, tuple[str, str]] = {
+    float: ("a number", ",.2f"),
+    int: ("a whole number", ","),
+    bool: ("a truth value", ""),
+    str: ("a string", ">10"),
+    list: ("a nested value (list or object)", ""),
+    dict: ("a nested value (list or object)", ""),
 }
 # Known types whose free-form field takes the fields that the type lacks.
 OPEN_FIELD = {"market.trend.detected": "trend_data", ALERT: "values"}
@@ -76,14 +98,26 @@ def emit(
         ``m`` and of windows, or lists and dicts of those. The standard alert
         takes any names; they go under ``values``.
     """
+    if type == ALERT:
+        for name, remedy in RESERVED.items():
+            if name in fields:
+                raise RuleError(
+                    f"emit({name}={fields[name]!r:.60})",
+                    f"an alert says its {name} by itself, beside its values",
+                    remedy,
+                )
     if title is not None:
         _check_title(title, [*fields, "key"])
     return Emission(type, {k: _as_leaf(v) for k, v in fields.items()}, title, stream)
 
 
 def _check_title(title: str, names: list[str]) -> None:
-    """Refuse a title that could not be filled when a match comes."""
+    """Refuse a title that names what is not emitted or asks for endless text."""
     where = f"emit(title={title!r:.60})"
+    if not isinstance(title, str):
+        raise RuleError(
+            where, "a title is a text", 'write title="{x}" and emit the field x=...'
+        )
     try:
         parts = list(Formatter().parse(title))
     except ValueError as error:
@@ -95,13 +129,59 @@ def _check_title(title: str, names: list[str]) -> None:
         if name not in names:
             near = near_miss(name, names)
             meant = f"did you mean {{{near[0]}}}? " if near else ""
+            if not near and name.isidentifier():
+                meant = f"write emit(..., {name}=...); "
             raise RuleError(
                 where,
                 f"{{{name}}} is not emitted",
                 f"{meant}a title may name {', '.join(names)}",
             )
         if spec and "{" in spec:
-            _check_title(spec, names)
+            raise RuleError(
+                where,
+                f"{{{name}:{spec}}} has a field in its format",
+                f"write the format out, as {{{name}:10.2f}}",
+            )
+        for number in findall(r"\d+", spec or ""):
+            if len(number.lstrip("0")) > 3 or int(number) > MOST_WIDTH:
+                raise RuleError(
+                    where,
+                    f"{{{name}:{spec:.40}}} asks for {number:.20} characters",
+                    f"at most {MOST_WIDTH} are possible",
+                )
+
+
+def check_formats(title: str, samples: Mapping[str, Sequence[Any]], where: str) -> None:
+    """Refuse a title of which a format does not fit the values that are emitted.
+
+    ``samples`` holds for each name some values, one of which each format must fit.
+    """
+    for _, name, spec, conversion in Formatter().parse(title):
+        if name is None:
+            continue
+        written = "{" + name
+        written += f"!{conversion}" if conversion else ""
+        written += f":{spec}" if spec else ""
+        written += "}"
+        values = samples[name]
+        if not any(_fits(written, name, value) for value in values):
+            kind, example = _KINDS[type(values[0])]
+            instead = f", or such as {{{name}:{example}}}" if example else ""
+            raise RuleError(
+                f"{where}, emit(title={title!r:.60})",
+                f"{written} cannot be applied to {kind}",
+                f"write {{{name}}}{instead}",
+            )
+
+
+def _fits(written: str, name: str, value: Any) -> bool:
+    if value is None:
+        return True  # reads as "?" whatever the format
+    try:
+        written.format_map({name: value})
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return True
 
 
 def _as_leaf(value: Any) -> Any:

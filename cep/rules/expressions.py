@@ -31,7 +31,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from cep.clock import format_duration
-from cep.errors import RuleError
+from cep.errors import RuleError, near_miss
 from cep.rules.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -45,6 +45,25 @@ COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 LOGIC = ("and", "or")
 STRING_TESTS = ("starts_with", "ends_with", "contains")
 BOUND_AGGREGATES = ("count", "sum", "avg", "min", "max")
+
+# What messages offer where a method is asked for that there is not.
+METHODS = (
+    "is_in",
+    "is_null",
+    "starts_with",
+    "ends_with",
+    "contains",
+    "as_float",
+    "as_int",
+    "as_time",
+    "dt",
+)
+WINDOW_METHODS = ("over", "tumbling", "hopping", "session", "where", "of")
+FUNCTIONS = (
+    *("abs", "round", "floor", "ceil", "log", "exp", "sqrt", "sign", "clip"),
+    *("count", "sum", "avg", "min", "max", "first", "last", "std", "var"),
+    *("prev", "rate", "slope", "distinct"),
+)
 
 _SYMBOLS = {
     "add": "+",
@@ -166,16 +185,16 @@ class Expr(ABC):
         return Binary("ge", self, as_expr(other))
 
     def __and__(self, other: object) -> Expr:
-        return Binary("and", self, as_expr(other))
+        return _logic("and", self, as_expr(other))
 
     def __rand__(self, other: object) -> Expr:
-        return Binary("and", as_expr(other), self)
+        return _logic("and", as_expr(other), self)
 
     def __or__(self, other: object) -> Expr:
-        return Binary("or", self, as_expr(other))
+        return _logic("or", self, as_expr(other))
 
     def __ror__(self, other: object) -> Expr:
-        return Binary("or", as_expr(other), self)
+        return _logic("or", as_expr(other), self)
 
     def __invert__(self) -> Expr:
         return Not(self)
@@ -196,6 +215,12 @@ class Expr(ABC):
                 f"is_in takes a list of values, got {values!r:.60}",
                 "write is_in([...])",
             ) from None
+        if not given:
+            raise RuleError(
+                f"{self}.is_in({values!r:.60})",
+                "nothing is in an empty list, so the condition never holds",
+                "give at least one value, or leave the condition out",
+            )
         fixed = [value.value for value in given if isinstance(value, Const)]
         if len(fixed) < len(given):
             raise RuleError(
@@ -272,8 +297,32 @@ class Expr(ABC):
             "to aggregate, use count, sum, avg, min, max, first, last",
         )
 
+    if not TYPE_CHECKING:  # or every attribute would exist for type checkers
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # What the class has is a value not set yet, as while unpickling.
+            if name.startswith("_") or hasattr(type(self), name):
+                raise AttributeError(name)
+            raise UnknownMethodError(f"{self}.{name}", *self._missing(name))
+
+    def _missing(self, name: str) -> tuple[str, str]:
+        """Return what is wrong with a method that there is not, and what to do."""
+        problem = "there is no such method"
+        near = near_miss(name, METHODS)
+        if near:
+            return problem, f"did you mean {near[0]!r}?"
+        if name in FUNCTIONS:
+            return problem, f"write {name}({self})"
+        if name in WINDOW_METHODS:
+            return "only an aggregate has a window", f"write avg({self}).{name}(...)"
+        return problem, f"there are {', '.join(METHODS)}"
+
     def __repr__(self) -> str:
         return str(self)
+
+
+class UnknownMethodError(RuleError, AttributeError):
+    """A rule asks for a method that expressions do not have."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -337,6 +386,15 @@ class BoundAggregate(Expr):
     @property
     def key(self) -> Key:
         return ("bound_aggregate", self.function, self.step, self.name)
+
+    def _missing(self, name: str) -> tuple[str, str]:
+        if name not in WINDOW_METHODS:
+            return Expr._missing(self, name)
+        field = "" if self.name is None else f"e.{self.name}"
+        remedy = (
+            f"leave .{name}(...) out, or write {self.function}({field}).{name}(...)"
+        )
+        return "is over the events that the step has bound, not over a window", remedy
 
     def __str__(self) -> str:
         field = "" if self.name is None else f".{self.name}"
@@ -544,6 +602,19 @@ class TimeParts:
         """The second, 0 to 59, its fraction cut off."""
         return TimePart("second", self._time)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            parts = [part for part in vars(TimeParts) if not part.startswith("_")]
+            near = near_miss(name, parts)
+            raise UnknownMethodError(
+                f"{self._time}.dt.{name}",
+                "there is no such part of a time",
+                f"did you mean {near[0]!r}?" if near else f"use {', '.join(parts)}",
+            )
+
     def __repr__(self) -> str:
         return f"{self._time}.dt"
 
@@ -709,6 +780,18 @@ def as_expr(value: object) -> Expr:
             "a step is not a value",
             f"name a field ({value!r}.price) or aggregate it (count({value!r}))",
         )
+    if isinstance(value, EventNamespace):
+        raise RuleError(
+            "e",
+            "the event is not a value",
+            "name a field of it, as e.price; count() without anything counts events",
+        )
+    if isinstance(value, MatchNamespace):
+        raise RuleError(
+            "m",
+            "the match is not a value",
+            "name a field of a step (m.up.price) or aggregate one (count(m.up))",
+        )
     remedy = "use a number, a string, True or False, a field (e.price) or an aggregate"
     if isinstance(value, timedelta):
         ms = value / timedelta(milliseconds=1)
@@ -728,6 +811,20 @@ def as_expr(value: object) -> Expr:
         f"a {type(value).__name__} cannot be part of an expression",
         remedy,
     )
+
+
+def _logic(op: str, left: Expr, right: Expr) -> Expr:
+    """Return ``left & right`` or ``left | right``; a number is a slip of precedence."""
+    for side in (left, right):
+        if isinstance(side, Const) and type(side.value) in (int, float):
+            raise RuleError(
+                f"{left} {_SYMBOLS[op]} {right}",
+                f"{_SYMBOLS[op]} takes conditions, {side} is a number; it binds "
+                "stronger than a comparison",
+                "put each comparison in parentheses: "
+                f"(e.price < 1) {_SYMBOLS[op]} (e.price > 3)",
+            )
+    return Binary(op, left, right)
 
 
 def _finite(value: Scalar) -> Scalar:

@@ -231,7 +231,9 @@ def prev(value: Expr, *, by: By = None) -> Window:
     return _remembered("prev", value, Span("previous"), by)
 
 
-def ewm(value: Expr, *, half_life: str | timedelta, by: By = None) -> Window:
+def ewm(
+    value: Expr, *, half_life: str | timedelta | None = None, by: By = None
+) -> Window:
     """Exponentially weighted mean, in which a value counts half after ``half_life``.
 
     The mean of all values of the key so far, the one of this event included, each
@@ -240,6 +242,12 @@ def ewm(value: Expr, *, half_life: str | timedelta, by: By = None) -> Window:
     value; an event without a value leaves the mean as it is. Keys are kept and
     forgotten as by `prev`.
     """
+    if half_life is None:
+        raise RuleError(
+            f"ewm({value!r})",
+            "does not say how fast values lose weight",
+            f'write ewm({value!r}, half_life="10s")',
+        )
     length = duration_ns(half_life)
     return _remembered("ewm", value, Span("all"), by, float(length))
 

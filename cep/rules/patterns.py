@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Literal
 
 from cep.clock import duration_ns, format_duration
@@ -170,6 +171,13 @@ class _Element(ABC):
                 self.label,
                 "at_least(0) asks for nothing",
                 "write .one_or_more().optional()",
+            )
+        if least == most == 0:
+            raise RuleError(
+                self.label,
+                "cannot be taken 0 times",
+                "leave it out, write .optional() if it may be missing, or "
+                ".not_then(...) if it must be",
             )
         if least < 0 or (most is not None and (most < 1 or most < least)):
             raise RuleError(
@@ -577,7 +585,13 @@ def on(*types: str, name: str | None = None) -> Step:
             "takes the names of event types",
             'write on("market.trade")',
         )
-    if name is not None and not name.isidentifier():
+    if isinstance(name, str) and iskeyword(name):
+        raise RuleError(
+            f"on(..., name={name!r})",
+            f"m.{name} cannot be written, as {name} is a word of Python",
+            f'use another name, such as name="{name}_"',
+        )
+    if name is not None and not (isinstance(name, str) and name.isidentifier()):
         raise RuleError(
             f"on(..., name={name!r})",
             "a step's name must be a Python identifier",

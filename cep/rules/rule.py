@@ -10,12 +10,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError, near_miss
 from cep.rules.after_match import AfterMatch, after_match
-from cep.rules.emission import ALERT, DERIVED_FIELDS, OPEN_FIELD, Emission
+from cep.rules.emission import (
+    ALERT,
+    DERIVED_FIELDS,
+    OPEN_FIELD,
+    Emission,
+    check_formats,
+)
 from cep.rules.expressions import Expr, Key, Python, reads_match
 from cep.rules.patterns import (
     NEGATIONS,
@@ -326,6 +333,12 @@ def build_rule(
         )
     if not emissions:
         raise RuleError(where, "nothing is emitted", "return (pattern, emit(...))")
+    if limits is not None and not isinstance(limits, Limits):
+        raise RuleError(
+            where,
+            f"limits is {limits!r:.60}",
+            "write limits=Limits(partials_per_key=...)",
+        )
     timeouts = _as_emissions(on_timeout)
     for given, remedy in (
         (emissions, "return (pattern, emit(...))"),
@@ -371,7 +384,13 @@ def _keys(where: str, key: Any) -> tuple[str, ...]:
         return () if key is None else (key,)
     names = tuple(key) if isinstance(key, (list, tuple)) else (key,)
     if all(isinstance(name, str) for name in names):
-        return names
+        if len(set(names)) == len(names):
+            return names
+        raise RuleError(
+            where,
+            f"key is {key!r:.60}, which names a field twice",
+            "name each field once",
+        )
     raise RuleError(
         where,
         f"key is {key!r:.60}",
@@ -383,11 +402,11 @@ _after_match = after_match
 
 
 def _as_emissions(
-    given: Emission | Seq[Emission] | None,
-) -> tuple[Emission, ...]:
+    given: Any,
+) -> tuple[Any, ...]:
     if given is None:
         return ()
-    return (given,) if isinstance(given, Emission) else tuple(given)
+    return tuple(given) if isinstance(given, (list, tuple)) else (given,)
 
 
 def _named(pattern: Sequence, taken: dict[str, int]) -> Sequence:
@@ -400,7 +419,7 @@ def _named(pattern: Sequence, taken: dict[str, int]) -> Sequence:
         if step.name:
             return step
         base = step.types[0].rsplit(".", 1)[-1]
-        base = base if base.isidentifier() else "step"
+        base = base if base.isidentifier() and not iskeyword(base) else "step"
         name, n = base, 1
         while name in taken:
             n += 1
@@ -737,6 +756,24 @@ def _example(value: Any, checker: Checker) -> Any:
     return value
 
 
+# A format fits a kind if it fits one of these. No number is a character.
+_SAMPLES: dict[Kind, Seq[Any]] = {
+    "float": [-0.5],
+    "int": [-1],
+    "bool": [True],
+    "str": ["x"],
+    "any": [-0.5, -1],
+    "json": [[], {}],
+}
+
+
+def _samples(value: Any, checker: Checker) -> Seq[Any]:
+    """Return examples of what an emitted value may be in a title."""
+    if isinstance(value, Expr):
+        return _SAMPLES[checker.kind(value)]
+    return [value]
+
+
 def _check_emission(made: Rule, emission: Emission, checker: Checker) -> None:
     from cep.events.registry import registry
     from cep.events.schema import check_value
@@ -744,6 +781,9 @@ def _check_emission(made: Rule, emission: Emission, checker: Checker) -> None:
     where = f"{checker.where}, emit({emission.type!r})"
     for leaf in emission.leaves():
         checker.value(leaf)
+    if emission.title is not None:
+        samples = {k: _samples(v, checker) for k, v in emission.fields.items()}
+        check_formats(emission.title, {"key": ["x"], **samples}, checker.where)
     known = registry.get(emission.type)
     if emission.type == ALERT:
         return

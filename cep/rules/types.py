@@ -421,6 +421,10 @@ class Checker:
         if kind not in kinds:
             what += "" if inside is None else f" in {inside}"
             remedy = "compare it first (e.flag == True) or use another field"
+            if "str" in kinds:
+                remedy = "name a field that is a string"
+                if kind in NUMBERS:
+                    remedy += f", or compare the number, as {expr} == 1"
             if "bool" in kinds and isinstance(expr, Const):
                 remedy = "write a condition with e, as e.price > 3"
             elif "bool" in kinds and kind in NUMBERS:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cep.clock import duration_ns, format_duration
 from cep.errors import RuleError
-from cep.rules.expressions import Expr, Field, as_expr
+from cep.rules.expressions import WINDOW_METHODS, Expr, Field, as_expr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -201,6 +201,19 @@ class Window(Expr):
             self.by,
             None if self.condition is None else self.condition.key,
             *(() if more == (None, ()) else more),
+        )
+
+    def _missing(self, name: str) -> tuple[str, str]:
+        if name not in WINDOW_METHODS:
+            return Expr._missing(self, name)
+        if self.span.kind in ("previous", "all"):
+            return (
+                f"{self.function} looks back by itself and takes no window",
+                f"leave .{name}(...) out, or aggregate: avg({self.value}).over(...)",
+            )
+        return (
+            "has its window already",
+            f"leave .{name}(...) out; .where and .of go before the window",
         )
 
     def __str__(self) -> str:

@@ -284,7 +284,7 @@ def test_times_are_taken_from_events_and_strings():
         (lambda: coalesce(), "has no values"),
         (lambda: when(e.flag).then(1).otherwise("x"), "several kinds: number, string"),
         (lambda: when(e.x).then(1).otherwise(2), "when takes a condition"),
-        (lambda: when(e.flag).then(1) + 1, r"unsupported operand"),
+        (lambda: when(e.flag).then(1) + 1, r"does not say what the rest is"),
         (lambda: e.x + when(e.flag).then(1), r"does not say what the rest is"),
         (lambda: e.x + when(e.flag), r"has no value yet"),
         (lambda: round(e.x, 16), "digits are a whole number from 0 to 15"),
@@ -321,7 +321,6 @@ def test_expressions_print_as_they_are_written_and_are_told_apart():
 def test_is_in_takes_values_of_the_fields_kind():
     assert holds(e.x.is_in([1, 2.5]), x=2.5)
     assert not holds(e.x.is_in([1, 2.5]), x=2.0)
-    assert not holds(e.x.is_in([]), x=2.0)
     assert holds(e.key.is_in(("b", "a")), key="a")
     assert not holds(e.key.is_in({"b"}), key="a")
     assert holds(e.n.is_in(range(3)), n=2)
@@ -563,7 +562,7 @@ def test_of_a_step_that_bound_nothing_count_and_sum_are_zero():
         seq(on("test.tick", name="a"))
         .next(on("test.tack", name="b").optional())
         .next(on("test.tock", name="c")),
-        [emit(n=count(m.b), sum=sum(m.b.x), avg=avg(m.b.x), x=m.b.x, key=m.b.key)],
+        [emit(n=count(m.b), sum=sum(m.b.x), avg=avg(m.b.x), x=m.b.x, of=m.b.key)],
     )
     rows = [{"t": 0}, {"t": 1, "type": "test.tock"}]
     assert streams.run(made, rows)[0].data["values"] == {
@@ -571,7 +570,7 @@ def test_of_a_step_that_bound_nothing_count_and_sum_are_zero():
         "sum": 0.0,
         "avg": None,
         "x": None,
-        "key": None,
+        "of": None,
     }
 
 

@@ -138,7 +138,7 @@ def busy_rules():
     def everywhere():
         return seq(on("test.tick", name="a").where(e.x > 0)).then_any(
             on("test.tock", name="b").where(e.x > m.a.x)
-        ).within("9ms"), emit(key=m.a.key, tock=e.only_tock)
+        ).within("9ms"), emit(of=m.a.key, tock=e.only_tock)
 
     @rule("memory", key="key")
     def memory():

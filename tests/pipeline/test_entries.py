@@ -4,7 +4,7 @@ import live
 import msgspec
 import pytest
 
-from cep import avg, e, emit, m, on, rule, seq
+from cep import avg, e, emit, m, on, py, rule, seq
 from cep.events.columns import BadRow
 from cep.pipeline import stream
 from cep.pipeline.entries import (
@@ -187,15 +187,19 @@ def test_an_output_may_go_back_into_an_input(redis, redis_url):
     assert live.counts(redis)[live.MARKET]["read"] == 3
 
 
+def half(price):
+    return 0.5
+
+
 def test_a_title_that_does_not_fit_its_values_stays_as_written(redis, redis_url):
     @rule("bad-title")
     def bad_title():
         return on("market.trade"), emit(
-            title="{symbol:.2f} {price}", symbol=e.symbol, price=e.price
+            title="{half:d} {price}", half=py(half, reads=[e.price]), price=e.price
         )
 
     found, _ = run_over(redis, redis_url, trades(1), bad_title)
-    assert [one["title"] for one in found] == ["{symbol:.2f} {price}"]
+    assert [one["title"] for one in found] == ["{half:d} {price}"]
 
 
 def test_an_absent_value_reads_as_a_question_mark(redis, redis_url):

@@ -132,13 +132,13 @@ def test_absences_may_test_and_emit_strings_that_came_with_their_match():
         .not_then(on("test.tack", name="done"))
         .within("5ms")
         .where(m.asked.key.ends_with("9")),
-        [emit(key=m.asked.key, even=m.asked.text.contains("2"))],
+        [emit(of=m.asked.key, even=m.asked.text.contains("2"))],
     )
     rows = [{"t": 10 * i, "text": f"q{i}", "key": f"k{i}"} for i in range(200)]
     for cuts in ([], streams.every(200, 7)):
         found = streams.run(made, rows, cuts=cuts)
         assert [x.data["values"] for x in found] == [
-            {"key": f"k{i}", "even": "2" in str(i)} for i in range(9, 200, 10)
+            {"of": f"k{i}", "even": "2" in str(i)} for i in range(9, 200, 10)
         ]
 
 

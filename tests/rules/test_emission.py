@@ -12,7 +12,10 @@ from cep.errors import RuleError
         ("{0}", r"\{0\} is not emitted"),
         ("{price.real}", r"\{price\.real\} is not emitted"),
         ("{price[0]}", r"\{price\[0\]\} is not emitted"),
-        ("{price:{width}}", r"\{width\} is not emitted"),
+        ("{price:{key}}", r"has a field in its format\. Write the format out"),
+        ("{price:>100000000}", r"asks for 100000000 characters\. At most 200"),
+        ("{price:.201f}", r"asks for 201 characters"),
+        ("{foo}", r"\{foo\} is not emitted\. Write emit\(\.\.\., foo=\.\.\.\)"),
         ("{price", r"expected '\}' before end of string\. Write \{\{ and \}\}"),
         ("}", r"Single '\}' encountered"),
     ],
@@ -24,7 +27,8 @@ def test_a_title_that_could_not_be_filled_is_refused(title, problem):
 
 
 @pytest.mark.parametrize(
-    "title", ["", "plain", "{key}: {price:,.2f} {{}}", "{price!r}"]
+    "title",
+    ["", "plain", "{key}: {price:,.2f} {{}}", "{price!r}", "{price:9>0200.200f}"],
 )
 def test_a_title_names_emitted_fields_and_the_key(title):
     assert emit(title=title, price=e.price).title == title

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 (messages are easier to compare where they break alike)
 """What a rule cannot mean is refused where it is written, in words that help."""
 
+import copy
 import datetime as dt
 import pickle
 
@@ -21,6 +22,7 @@ from cep.rules import (
     count,
     e,
     emit,
+    ewm,
     first,
     last,
     log,
@@ -28,12 +30,14 @@ from cep.rules import (
     max,
     min,
     on,
+    prev,
     py,
     rule,
     seq,
     std,
     sum,
     var,
+    when,
 )
 from tests import streams
 
@@ -286,8 +290,8 @@ TEXTS = {
     "a string test of a number": (
         lambda: where(e.x.contains("1")),
         (
-            "rule 'r', step 'a': e.x: contains takes a string, this is a number. Compare it"
-            " first (e.flag == True) or use another field"
+            "rule 'r', step 'a': e.x: contains takes a string, this is a number. Name a field"
+            " that is a string, or compare the number, as e.x == 1"
         ),
     ),
     "a string test with an expression": (
@@ -446,6 +450,145 @@ TEXTS = {
         (
             "rule 'r', step 'a': an expression: nests 152 deep, at most 100 is possible. "
             "Split it over several emitted fields or rules"
+        ),
+    ),
+    "a method": (
+        lambda: e.x.is_nul(),
+        "e.x.is_nul: there is no such method. Did you mean 'is_null'?",
+    ),
+    "a method of a comparison": (
+        lambda: (e.x > 1).isin([True]),
+        "(e.x > 1).isin: there is no such method. Did you mean 'is_in'?",
+    ),
+    "a method that is a function": (
+        lambda: e.x.sqrt(),
+        "e.x.sqrt: there is no such method. Write sqrt(e.x)",
+    ),
+    "a method that there is nowhere": (
+        lambda: e.key.lower(),
+        (
+            "e.key.lower: there is no such method. There are is_in, is_null, starts_with, "
+            "ends_with, contains, as_float, as_int, as_time, dt"
+        ),
+    ),
+    "a window of a field": (
+        lambda: e.x.over("1s"),
+        "e.x.over: only an aggregate has a window. Write avg(e.x).over(...)",
+    ),
+    "a part of a time": (
+        lambda: e.event_time.dt.hours(),
+        "e.event_time.dt.hours: there is no such part of a time. Did you mean 'hour'?",
+    ),
+    "a part of a time that there is not": (
+        lambda: e.event_time.dt.zone(),
+        (
+            "e.event_time.dt.zone: there is no such part of a time. Use year, month, day, "
+            "weekday, hour, minute, second"
+        ),
+    ),
+    "a window of prev": (
+        lambda: prev(e.x).over("1s"),
+        (
+            "prev(e.x).over: prev looks back by itself and takes no window. Leave "
+            ".over(...) out, or aggregate: avg(e.x).over(...)"
+        ),
+    ),
+    "a window of a window": (
+        lambda: avg(e.x).over("1s").where(e.x > 1),
+        (
+            "avg(e.x).over('1s').where: has its window already. Leave .where(...) out; "
+            ".where and .of go before the window"
+        ),
+    ),
+    "a window of a step's aggregate": (
+        lambda: avg(m.u.x).over("1s"),
+        (
+            "avg(m.u.x).over: is over the events that the step has bound, not over a "
+            "window. Leave .over(...) out, or write avg(e.x).over(...)"
+        ),
+    ),
+    "a window of a step's count": (
+        lambda: count(m.u).over("1s"),
+        (
+            "count(m.u).over: is over the events that the step has bound, not over a "
+            "window. Leave .over(...) out, or write count().over(...)"
+        ),
+    ),
+    "a choice without its rest, compared": (
+        lambda: when(e.x > 1).then(1) > 0,
+        (
+            "when((e.x > 1)).then(1): does not say what the rest is. Write when((e.x > "
+            "1)).then(1).otherwise(...)"
+        ),
+    ),
+    "a choice without its rest, equal": (
+        lambda: when(e.x > 1).then(1) == 0,
+        (
+            "when((e.x > 1)).then(1): does not say what the rest is. Write when((e.x > "
+            "1)).then(1).otherwise(...)"
+        ),
+    ),
+    "a choice without its rest, as a number": (
+        lambda: when(e.x > 1).then(1).as_float(),
+        (
+            "when((e.x > 1)).then(1): does not say what the rest is. Write when((e.x > "
+            "1)).then(1).otherwise(...)"
+        ),
+    ),
+    "a choice without its value": (
+        lambda: when(e.x > 1) & e.flag,
+        (
+            "when((e.x > 1)): has no value yet. Write when((e.x > "
+            "1)).then(...).otherwise(...)"
+        ),
+    ),
+    "a mean without its half-life": (
+        lambda: ewm(e.x),
+        (
+            "ewm(e.x): does not say how fast values lose weight. Write ewm(e.x, "
+            'half_life="10s")'
+        ),
+    ),
+    "a string test of a truth value": (
+        lambda: where(e.flag.starts_with("1")),
+        (
+            "rule 'r', step 'a': e.flag: starts_with takes a string, this is a bool. Name "
+            "a field that is a string"
+        ),
+    ),
+    "the event as a value": (
+        lambda: count(e),
+        (
+            "e: the event is not a value. Name a field of it, as e.price; count() without "
+            "anything counts events"
+        ),
+    ),
+    "the match as a value": (
+        lambda: e.x > m,
+        (
+            "m: the match is not a value. Name a field of a step (m.up.price) or aggregate "
+            "one (count(m.up))"
+        ),
+    ),
+    "precedence of or": (
+        lambda: e.x > 1 | e.x < 3,
+        (
+            "1 | e.x: | takes conditions, 1 is a number; it binds stronger than a "
+            "comparison. Put each comparison in parentheses: (e.price < 1) | (e.price > 3)"
+        ),
+    ),
+    "precedence of and": (
+        lambda: (e.x > 1) & 2 < e.y,
+        (
+            "(e.x > 1) & 2: & takes conditions, 2 is a number; it binds stronger than a "
+            "comparison. Put each comparison in parentheses: (e.price < 1) & (e.price > 3)"
+        ),
+    ),
+    "is_in of nothing": (
+        lambda: e.key.is_in([]),
+        (
+            "e.key.is_in([]): nothing is in an empty list, so the condition never holds. "
+            "Give at least one value, or leave the condition out"
         ),
     ),
     # Aggregates and windows.
@@ -670,7 +813,7 @@ TEXTS = {
     "a timeout that is no emission": (
         lambda: made(seq(tick).within("1s"), on_timeout="late"),
         (
-            "rule 'r': an output must come from emit(...), got 'l'. Write "
+            "rule 'r': an output must come from emit(...), got 'late'. Write "
             "on_timeout=emit(...)"
         ),
     ),
@@ -733,8 +876,8 @@ TEXTS = {
     "no repetition at all": (
         lambda: tick.times(0),
         (
-            "step 'a': cannot be taken between 0 and 0 times. Use 1 <= least <= most; least"
-            " 0 means optional"
+            "step 'a': cannot be taken 0 times. Leave it out, write .optional() if it may be "
+            "missing, or .not_then(...) if it must be"
         ),
     ),
     "optional twice": (
@@ -839,6 +982,27 @@ TEXTS = {
         lambda: seq(tick).within("1s").within("2s"),
         "sequence of step 'a': has a time bound already: 1s. Keep one .within(...)",
     ),
+    "a repetition that is none at all": (
+        lambda: seq(tick).times(0),
+        (
+            "sequence of step 'a': cannot be taken 0 times. Leave it out, write "
+            ".optional() if it may be missing, or .not_then(...) if it must be"
+        ),
+    ),
+    "a step's name that is a keyword": (
+        lambda: on("test.tick", name="class"),
+        (
+            "on(..., name='class'): m.class cannot be written, as class is a word of "
+            'Python. Use another name, such as name="class_"'
+        ),
+    ),
+    "a step's name that is no text": (
+        lambda: on("test.tick", name=5),
+        (
+            "on(..., name=5): a step's name must be a Python identifier. Use letters, "
+            "digits and underscores, so that m.<name> works"
+        ),
+    ),
     # Emissions.
     "missing fields": (
         lambda: made(tick, emit("system.performance.degraded", current_value=e.x)),
@@ -910,6 +1074,127 @@ TEXTS = {
             "numbers, strings, expressions, lists and dicts of those"
         ),
     ),
+    "a title's format for a string": (
+        lambda: made(tick, emit(title="p {s:.2f}", s=e.key)),
+        (
+            "rule 'r', emit(title='p {s:.2f}'): {s:.2f} cannot be applied to a string. "
+            "Write {s}, or such as {s:>10}"
+        ),
+    ),
+    "a title's format that there is not": (
+        lambda: made(tick, emit(title="{x:zz}", x=e.x)),
+        (
+            "rule 'r', emit(title='{x:zz}'): {x:zz} cannot be applied to a number. Write "
+            "{x}, or such as {x:,.2f}"
+        ),
+    ),
+    "a title's format for a whole number": (
+        lambda: made(tick, emit(title="{n:.3}", n=e.n)),
+        (
+            "rule 'r', emit(title='{n:.3}'): {n:.3} cannot be applied to a whole number. "
+            "Write {n}, or such as {n:,}"
+        ),
+    ),
+    "a title's format for a nested value": (
+        lambda: made(tick, emit(title="{tags:>9}", tags=e.tags)),
+        (
+            "rule 'r', emit(title='{tags:>9}'): {tags:>9} cannot be applied to a nested "
+            "value (list or object). Write {tags}"
+        ),
+    ),
+    "a title's format for a constant": (
+        lambda: made(tick, emit(title="{of:d}", of="x")),
+        (
+            "rule 'r', emit(title='{of:d}'): {of:d} cannot be applied to a string. Write "
+            "{of}, or such as {of:>10}"
+        ),
+    ),
+    "a character of a number": (
+        lambda: made(tick, emit(title="{n:c}", n=e.n)),
+        (
+            "rule 'r', emit(title='{n:c}'): {n:c} cannot be applied to a whole number. "
+            "Write {n}, or such as {n:,}"
+        ),
+    ),
+    "a title's format for the key": (
+        lambda: made(tick, emit(title="{key:.1f}"), key="key"),
+        (
+            "rule 'r', emit(title='{key:.1f}'): {key:.1f} cannot be applied to a string. "
+            "Write {key}, or such as {key:>10}"
+        ),
+    ),
+    "a time-out's title": (
+        lambda: made(
+            seq(tick).then(tack).within("1s"), on_timeout=emit(title="{s:d}", s=m.a.key)
+        ),
+        (
+            "rule 'r', on_timeout, emit(title='{s:d}'): {s:d} cannot be applied to a "
+            "string. Write {s}, or such as {s:>10}"
+        ),
+    ),
+    "a title's width": (
+        lambda: emit(title="{x:>100000000}", x=e.x),
+        (
+            "emit(title='{x:>100000000}'): {x:>100000000} asks for 100000000 characters. "
+            "At most 200 are possible"
+        ),
+    ),
+    "a title's precision": (
+        lambda: emit(title="{x:.201f}", x=e.x),
+        (
+            "emit(title='{x:.201f}'): {x:.201f} asks for 201 characters. At most 200 are "
+            "possible"
+        ),
+    ),
+    "a field in a title's format": (
+        lambda: emit(title="{x:{n}}", x=e.x, n=e.n),
+        (
+            "emit(title='{x:{n}}'): {x:{n}} has a field in its format. Write the format "
+            "out, as {x:10.2f}"
+        ),
+    ),
+    "a title of what is not emitted": (
+        lambda: emit(title="{foo}"),
+        (
+            "emit(title='{foo}'): {foo} is not emitted. Write emit(..., foo=...); a title "
+            "may name key"
+        ),
+    ),
+    "a title that is no text": (
+        lambda: emit(title=e.key),
+        (
+            'emit(title=e.key): a title is a text. Write title="{x}" and emit the field '
+            "x=..."
+        ),
+    ),
+    "the severity of an alert": (
+        lambda: emit(severity="critical"),
+        (
+            "emit(severity='critical'): an alert says its severity by itself, beside its "
+            'values. Say it of the rule: @rule(..., severity="critical")'
+        ),
+    ),
+    "the rule of an alert": (
+        lambda: emit(rule="spikes"),
+        (
+            "emit(rule='spikes'): an alert says its rule by itself, beside its values. "
+            "Leave it out, or give the value another name"
+        ),
+    ),
+    "the rule's version of an alert": (
+        lambda: emit(rule_version=2),
+        (
+            "emit(rule_version=2): an alert says its rule_version by itself, beside its "
+            "values. Leave it out, or give the value another name"
+        ),
+    ),
+    "the key of an alert": (
+        lambda: emit(key=e.key),
+        (
+            "emit(key=e.key): an alert says its key by itself, beside its values. Say it "
+            'of the rule: @rule(..., key="symbol"); or give the value another name'
+        ),
+    ),
     # The rule itself.
     "name": (
         lambda: build_rule("two words", tick, [emit()]),
@@ -960,6 +1245,24 @@ TEXTS = {
         (
             "Limits(policy='drop_newest'): there is no such policy. Did you mean "
             "'drop_new'?"
+        ),
+    ),
+    "limits that are none": (
+        lambda: made(tick, limits=5),
+        "rule 'r': limits is 5. Write limits=Limits(partials_per_key=...)",
+    ),
+    "a time-out that is none": (
+        lambda: made(seq(tick).then(tack).within("1s"), on_timeout=5),
+        (
+            "rule 'r': an output must come from emit(...), got 5. Write "
+            "on_timeout=emit(...)"
+        ),
+    ),
+    "a key that names a field twice": (
+        lambda: made(tick, key=["key", "key"]),
+        (
+            "rule 'r': key is ['key', 'key'], which names a field twice. Name each field "
+            "once"
         ),
     ),
 }
@@ -1074,6 +1377,22 @@ def test_an_aggregate_without_a_window_is_refused_behind_every_operator(operator
 def test_an_aggregate_without_a_window_has_no_truth_value_either():
     with pytest.raises(RuleError, match=r"Combine conditions with & \| ~"):
         bool(avg(e.x))
+
+
+def test_attributes_that_python_and_notebooks_look_for_are_simply_not_there():
+    for expr in (e.x, e.event_time.dt, when(e.x > 1), when(e.x > 1).then(2)):
+        assert not hasattr(expr, "_repr_html_")
+        assert not hasattr(expr, "shape")
+        assert repr(copy.deepcopy(expr)) == repr(pickle.loads(pickle.dumps(expr)))
+    with pytest.raises(AttributeError, match="left"):
+        str(object.__new__(type(e.x > 1)))
+
+
+def test_a_title_may_format_what_may_be_of_the_kind():
+    number = py(abs, reads=[e.x])
+    for title in ("{n:d}", "{n:.2f}", "{key:>9}", "{flag:d}", "{none:.2f}"):
+        fields = {"n": number, "flag": e.flag, "none": None}
+        assert made(tick, emit(title=title, **fields)).emissions[0].title == title
 
 
 def test_python_builtins_still_work_on_plain_values():
