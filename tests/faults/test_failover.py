@@ -55,6 +55,6 @@ def test_where_no_primary_dies_nothing_is_started_again(tmp_path):
     assert "Starting from" not in (tmp_path / "pipeline.log").read_text()
 
 
-def test_state_that_is_forgotten_is_noticed(tmp_path):
-    verdict, _, _ = fail_over(tmp_path, work.state_forgotten)
+def test_outputs_that_are_forgotten_are_noticed(tmp_path):
+    verdict, _, _ = fail_over(tmp_path, work.outputs_forgotten)
     assert not verdict.clean

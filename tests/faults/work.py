@@ -101,3 +101,14 @@ def state_forgotten(module, url):
 
     Store.commit = without
     return cep_run(module, url)
+
+
+def outputs_forgotten(module, url):
+    """A planted bug: now and then a commit leaves out its first output."""
+    commit, dice = Store.commit, random.Random(1)
+
+    def without(self, entries, *rest):
+        return commit(self, entries[dice.random() < 0.5 :], *rest)
+
+    Store.commit = without
+    return cep_run(module, url)
