@@ -477,7 +477,7 @@ REFUSED = {
     "bad_times of none": (
         [A | q(0, 0), B],
         {},
-        "cannot be taken between 0 and 0 times. Use 1 <= least <= most",
+        "cannot be taken 0 times. Leave it out, write .optional()",
     ),
     "bad_times without bound": (
         [A | q(0, None), B],
