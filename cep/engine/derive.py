@@ -193,7 +193,7 @@ def filled_title(title: str, values: dict[str, Any]) -> str:
     """Return a title with its values; as it is if their formats do not fit them."""
     try:
         return title.format_map(_Titles(values))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return title
 
 

@@ -47,8 +47,21 @@ def below(price):
     return price < 100
 
 
-def test_functions_of_one_name_are_refused_for_they_would_be_taken_for_one():
-    functions = [lambda p: p > 100, lambda p: p < 100]
+def test_functions_of_one_name_are_told_apart_by_what_they_do():
+    frame = sample.frame("market.events").filter(pl.col("type") == "market.trade")
+    prices = frame["price"].head(500)
+    middle = prices.median()
+    high, low = (
+        calling("high", lambda p: p > middle),
+        calling("low", lambda p: p < middle),
+    )
+    counts = run_rules([high, low], frame.head(500)).counts
+    assert counts["high"].matches == (prices > middle).sum()
+    assert counts["low"].matches == (prices < middle).sum()
+
+
+def test_functions_that_cannot_be_told_apart_are_refused():
+    functions = [lambda p: p > 100, lambda p: p > 100]
     for rules in (
         [calling("both", *functions)],
         [calling("one", functions[0]), calling("two", functions[1])],
