@@ -12,6 +12,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+import hiredis
+
 from cep import avg, count, e, emit, last, m, max, min, on, rule, seq, std
 from cep.bus.connection import connect_redis
 from cep.bus.keys import dlq_key, meta_key, state_key
@@ -59,6 +61,13 @@ def write(redis, entries):
         for key, entry_id, what in entries:
             pipe.xadd(key, encode(what) if isinstance(what, Event) else what, entry_id)
         return pipe.execute()
+
+
+def add(redis, key, words):
+    """Write an entry of a commit on its own."""
+    reader = hiredis.Reader()
+    reader.feed(b"*%d\r\n%b" % words)
+    redis.execute_command("XADD", key, "*", *reader.gets())
 
 
 def traffic(seed=0, n=600, bad=0.02, late=0.03):

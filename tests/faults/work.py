@@ -9,7 +9,6 @@ import random
 import time
 from pathlib import Path
 
-import hiredis
 import live
 
 import cep.cli.run  # noqa: F401  for the process that others are forked from
@@ -39,20 +38,13 @@ def cep_run(module, url, *options):
     return main(["run", module, "--redis", url, "--quiet", *options])
 
 
-def _add(client, stream, words):
-    """Write an entry of a commit on its own."""
-    reader = hiredis.Reader()
-    reader.feed(b"*%d\r\n%b" % words)
-    client.execute_command("XADD", stream, "*", *reader.gets())
-
-
 def commit_in_two(pause=0.0):
     """Plant a bug in this process: outputs are not in the commit."""
     commit = Store.commit
 
     def in_two(self, entries, *rest):
         for stream, words in entries:
-            _add(self.client, stream, words)
+            live.add(self.client, stream, words)
         time.sleep(pause if entries else 0)
         return commit(self, [], *rest)
 
@@ -80,7 +72,7 @@ def outputs_sent_again(module, url):
             return commit(self, entries, *rest)
         except ConnectionFailedError:
             for stream, words in entries:
-                _add(self.client, stream, words)
+                live.add(self.client, stream, words)
             raise
 
     Store.commit = insistent

@@ -95,7 +95,7 @@ def test_crashes_between_commits_of_the_last_rows_lose_none(
 
 def outputs_apart_from_positions(self, entries, state, meta):
     for key, words in entries:
-        self.client.execute_command("XADD", key, "*", *words)
+        live.add(self.client, key, words)
     if self.client.incr("commits") % 3 == 0:
         raise Crash
     COMMIT(self, [], state, meta)
@@ -106,7 +106,7 @@ def positions_apart_from_outputs(self, entries, state, meta):
     if self.client.incr("commits") % 3 == 0:
         raise Crash
     for key, words in entries:
-        self.client.execute_command("XADD", key, "*", *words)
+        live.add(self.client, key, words)
 
 
 def without_state(self, entries, state, meta):
