@@ -136,7 +136,9 @@ class ColumnarReader:
         self._ahead = ahead
         if self._replies.is_waiting and (pages := self._pages(0)):
             return pages
-        self._ask(self._wanted(), self._count_now, block_ms)
+        # That reply may have been empty, and the next already been asked for.
+        if not self._replies.is_waiting:
+            self._ask(self._wanted(), self._count_now, block_ms)
         return self._pages(block_ms)
 
     def reset(self, positions: Mapping[str, bytes | str]) -> None:

@@ -275,6 +275,18 @@ def test_paused_streams_are_not_asked_for_until_they_are_again(redis):
     assert [page.entries_read for page in reader.read()] == [5]
 
 
+def test_a_stream_read_to_its_end_beside_a_paused_one_is_asked_for_once(redis):
+    publish_trades(redis, 10)
+    publish_trades(redis, 5, stream="other.events")
+    reader = ColumnarReader(redis, [STREAM, "other.events"], count=10)
+    reader.paused = {"other.events"}
+    read = [page.entries_read for _ in range(4) for page in reader.read()]
+    assert read == [10]
+    reader.paused = set()
+    pages = [page for _ in range(2) for page in reader.read()]
+    assert [(page.stream, page.entries_read) for page in pages] == [("other.events", 5)]
+
+
 def test_positions_resume_where_another_reader_stopped(redis):
     publish_trades(redis, 100)
     first = ColumnarReader(redis, [STREAM], count=30)
