@@ -107,7 +107,8 @@ def judge(
     --------
     Ten entries were added, four read; of the others the two oldest are gone:
 
-    >>> look = Look(added=10, length=4, first=(7, 0), last=(10, 0))
+    >>> end = (10, 0)
+    >>> look = Look(added=10, length=4, first=(7, 0), last=end, last_generated=end)
     >>> judge(Mark(base=0, added=4, read=4), look, (4, 0), 4, 0).missing
     2
     """
