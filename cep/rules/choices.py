@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,14 +46,15 @@ class Coalesce(Expr):
         return f"coalesce({', '.join(map(str, self.values))})"
 
 
-class _Unfinished:
+class _Unfinished(ABC):
     """A choice that is no value yet; every use as one says what is missing."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
 
+    @abstractmethod
     def _refuse(self) -> NoReturn:
-        raise NotImplementedError
+        """Raise RuleError that says what is missing."""
 
     def _refused(self, *_: object) -> NoReturn:
         self._refuse()

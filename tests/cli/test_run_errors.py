@@ -158,7 +158,7 @@ def tls(tmp_path_factory):
     """A redis-server with TLS: its port and the folder of its certificates."""
     binary = shutil.which("redis-server")
     if (binary is None or shutil.which("openssl") is None) and not os.environ.get("CI"):
-        pytest.skip("needs redis-server with TLS, and openssl")
+        pytest.skip("needs a server with TLS (apt-get install redis-server openssl)")
     folder = tmp_path_factory.mktemp("tls")
     for name in ("server", "other"):
         command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2"

@@ -128,7 +128,7 @@ def tls(tmp_path_factory):
     """Debian's server, which speaks TLS; yields its port and two authorities."""
     tools = servers.debian_server() and shutil.which("openssl")
     if not tools and not os.environ.get("CI"):
-        pytest.skip("needs Debian's redis-server, and openssl")
+        pytest.skip("needs Debian's server (apt-get install redis-server openssl)")
     folder = tmp_path_factory.mktemp("tls")
     ours = servers.certificates(folder / "ours", "ours")
     other = servers.certificates(folder / "other", "other")
