@@ -8,6 +8,7 @@ The map, from the bottom up; each package may import only from those above it:
 
 ========================  =====================================================
 `cep.errors`, `clock`     every exception; durations, system and test clocks
+`cep.style`               the one look of figures: colours, fonts, axes
 `cep.events`              event envelope, payload models, registry, wire format
 `cep.rules`               what a rule means: expressions, windows, patterns
 `cep.engine`, `cep.bus`   the matcher on columns; Redis: publish, read, replay

@@ -5,7 +5,6 @@
 `html`         a figure as one file that needs no network
 `notebook`     figures in notebooks that need no network
 `downsample`   fewer points that look the same
-`style`        the one template: colours, fonts, axes
 =============  ==============================================================
 """
 

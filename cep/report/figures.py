@@ -21,7 +21,7 @@ from cep.errors import UsageError, near_miss
 from cep.frames.from_frame import as_polars
 from cep.report.downsample import lowest_and_highest
 from cep.report.html import write_html
-from cep.report.style import (
+from cep.style import (
     INK,
     LINES,
     LONGEST_NAME,

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cep.report.style import CONFIG
+from cep.style import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cep.report.style import CONFIG
+from cep.style import CONFIG
 
 NAME: Final = "cep"
 
