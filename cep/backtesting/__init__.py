@@ -1,5 +1,5 @@
 """The rules of a pipeline over history."""
 
-from cep.backtest.run import RunResult, run_rules
+from cep.backtesting.run import RunResult, run_rules
 
 __all__ = ["RunResult", "run_rules"]
