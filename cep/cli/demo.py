@@ -369,7 +369,7 @@ def _draw(alerts: list[dict[str, Any]], path: Path) -> None:
     import polars as pl
 
     from cep import sample
-    from cep.report.figures import chart
+    from cep.reporting.figures import chart
 
     schema: dict[str, Any] = {
         "event_time": pl.Datetime("ms", "UTC"),

@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-from cep.report.figures import chart, event_rates, price_with_alerts
-from cep.report.html import write_html
-from cep.report.notebook import show_in_notebook
+from cep.reporting.figures import chart, event_rates, price_with_alerts
+from cep.reporting.html import write_html
+from cep.reporting.notebook import show_in_notebook
 
 __all__ = [
     "chart",

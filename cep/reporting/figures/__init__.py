@@ -17,7 +17,7 @@ makes a file of it.
 
 from __future__ import annotations
 
-from cep.report.figures.prices import chart, price_with_alerts
-from cep.report.figures.rates import event_rates
+from cep.reporting.figures.prices import chart, price_with_alerts
+from cep.reporting.figures.rates import event_rates
 
 __all__ = ["chart", "event_rates", "price_with_alerts"]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from cep.report.figures.alerts import draw_alerts
-from cep.report.figures.base import checked, finish, name_panel, span_of, times_of
-from cep.report.figures.lines import draw_lines, lines_of, panels_of
-from cep.report.figures.rates import draw_rates
-from cep.report.html import write_html
+from cep.reporting.figures.alerts import draw_alerts
+from cep.reporting.figures.base import checked, finish, name_panel, span_of, times_of
+from cep.reporting.figures.lines import draw_lines, lines_of, panels_of
+from cep.reporting.figures.rates import draw_rates
+from cep.reporting.html import write_html
 from cep.style import LONGEST_NAME, plain
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import plotly.graph_objects as go
 
-    from cep.report.figures.base import Frame
+    from cep.reporting.figures.base import Frame
 
 PIXELS: Final = 1200
 

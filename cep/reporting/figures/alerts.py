@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from cep.report.figures.base import moments
-from cep.report.figures.rates import rates_of
+from cep.reporting.figures.base import moments
+from cep.reporting.figures.rates import rates_of
 from cep.style import INK, LONGEST_NAME, marker_style, plain
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import plotly.graph_objects as go
 
-    from cep.report.figures.base import Span
-    from cep.report.figures.lines import Line
+    from cep.reporting.figures.base import Span
+    from cep.reporting.figures.lines import Line
 
 MAX_MARKERS: Final = 2000
 MAX_VERTICALS: Final = 60

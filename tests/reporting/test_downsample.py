@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cep.report.downsample import lowest_and_highest
+from cep.reporting.downsample import lowest_and_highest
 
 
 def kept_by_definition(times, values, start, width):

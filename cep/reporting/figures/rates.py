@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from cep.errors import UsageError
-from cep.report.figures.base import (
+from cep.reporting.figures.base import (
     checked,
     finish,
     moments,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from cep.report.figures.base import Frame, Span
+    from cep.reporting.figures.base import Frame, Span
 
 _BINS_MS: Final = (
     1000,

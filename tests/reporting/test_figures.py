@@ -8,7 +8,7 @@ import cep
 from cep import sample
 from cep.errors import UsageError
 from cep.frames.convert import to_arrow, to_pandas
-from cep.report import event_rates, price_with_alerts
+from cep.reporting import event_rates, price_with_alerts
 from cep.style import ALERTS, SHAPES
 
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)

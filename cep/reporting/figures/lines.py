@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from cep.report.downsample import lowest_and_highest
-from cep.report.figures.base import moments
+from cep.reporting.downsample import lowest_and_highest
+from cep.reporting.figures.base import moments
 from cep.style import LONGEST_NAME, line_style, plain
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from numpy.typing import NDArray
 
-    from cep.report.figures.base import Span
+    from cep.reporting.figures.base import Span
 
 MAX_LINES: Final = 8
 # Prices this close to each other share a panel, as one asset's on several

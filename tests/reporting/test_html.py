@@ -10,7 +10,7 @@ import pytest
 
 import cep
 from cep import sample
-from cep.report import chart, price_with_alerts, write_html
+from cep.reporting import chart, price_with_alerts, write_html
 
 EVIL = [
     "</script><script>alert(1)</script>",
