@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -8,7 +9,7 @@ import cep
 from cep import sample
 from cep.errors import UsageError
 from cep.frames.convert import to_arrow, to_pandas
-from cep.reporting import event_rates, price_with_alerts
+from cep.reporting import event_rates, match_timeline, price_with_alerts
 from cep.style import ALERTS, SHAPES
 
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
@@ -45,7 +46,7 @@ def naive(seconds):
 
 
 def lines_of(figure):
-    return [trace for trace in figure.data if trace.legendgroup.startswith("price")]
+    return [trace for trace in figure.data if trace.legendgroup.startswith("line")]
 
 
 def markers_of(figure):
@@ -97,7 +98,7 @@ def test_long_lines_keep_their_extremes_and_say_how_they_are_drawn():
     assert len(line.x) <= 2 * 500 + 2
     assert max(line.y) == 500.0
     assert said_by(figure) == (
-        "20,000 prices; long lines are drawn as the lowest and highest price of each "
+        "20,000 prices; long lines are drawn as the lowest and highest value of each "
         "40 s."
     )
 
@@ -126,7 +127,7 @@ def test_only_the_eight_busiest_markets_are_drawn_and_the_rest_counted():
     prices = make_prices({(f"S{i}", "x"): 100 for i in range(10)})
     figure = price_with_alerts(prices)
     assert len(lines_of(figure)) == 8
-    assert "2 markets with fewer prices are not drawn" in said_by(figure)
+    assert "2 lines with fewer prices are not drawn" in said_by(figure)
 
 
 def test_alerts_are_marked_on_the_line_their_key_names():
@@ -149,7 +150,83 @@ def test_alerts_are_marked_on_the_line_their_key_names():
     assert said_by(figure).endswith("3 alerts.")
     marked = [trace for trace in figure.data if trace.mode == "markers"]
     assert [trace.showlegend for trace in marked] == [True, False, True]
-    assert list(marked[0].customdata[0]) == ["burst", "warning", "BTC/usdm", "up"]
+    assert list(marked[0].customdata[0]) == ["burst", "warning", "BTC/usdm", "up", ""]
+
+
+def test_contributing_events_are_told_on_hover():
+    prices = make_prices(BTC, 10).with_row_index("event_id")
+    prices = prices.with_columns(pl.format("id {}", "event_id").alias("event_id"))
+    lineage = [f"id {i}" for i in (1, 2, 3, 4, 5, 6)]
+    alerts = make_alerts((at(9), "r", "info", "BTC", "t")).with_columns(
+        lineage=pl.lit(lineage)
+    )
+    [marker] = markers_of(price_with_alerts(prices, alerts)).values()
+    assert marker.customdata[0][4] == (
+        "<br>of 6 events:<br>09:00:01.000 BTC spot 60,001<br>"
+        "09:00:02.000 BTC spot 60,002<br>09:00:03.000 BTC spot 60,003<br>"
+        "09:00:04.000 BTC spot 60,004<br>and 2 more"
+    )
+    assert "%{customdata[4]}" in marker.hovertemplate
+
+
+def test_any_value_is_drawn_a_line_for_each_of_what_it_is_told_apart_by():
+    load = pl.DataFrame(
+        {
+            "event_time": [at(0), at(1), at(2)],
+            "service": ["a", "b", "a"],
+            "memory": [1, 2, 3],
+        }
+    )
+    figure = price_with_alerts(load, value="memory", by=["service"], unit="MB")
+    assert {trace.name: trace.y.tolist() for trace in lines_of(figure)} == {
+        "a": [1.0, 3.0],
+        "b": [2.0],
+    }
+    assert panel_names(figure) == ["a, b: memory, MB"] or len(panel_names(figure)) == 1
+    assert said_by(figure) == "3 values."
+    with pytest.raises(UsageError, match="by has 0 columns"):
+        price_with_alerts(load, value="memory", by=[])
+
+
+@dataclass
+class Match:
+    rule: str
+    key: str
+    time_ns: int
+    lineage: list[str]
+    steps: list[str]
+
+
+def test_a_match_is_drawn_with_a_lane_for_each_step_on_its_stream():
+    def rows(stream, *seconds):
+        return pl.DataFrame(
+            {
+                "event_time": [at(s) for s in seconds],
+                "type": f"{stream}.type",
+                "event_id": [f"{stream} {s}" for s in seconds],
+                "price": [10.0 * s for s in seconds],
+            }
+        )
+
+    frames = {"market": rows("market", 1, 2, 3, 8), "ai": rows("ai", 4, 5)}
+    ns = int(at(35).timestamp()) * 10**9
+    lineage = ["market 1", "market 2", "ai 4", "lost"]
+    match = Match("r", "BTC", ns, lineage, ["up", "up", "asked", "asked"])
+    figure = match_timeline(match, frames)
+    events, end = figure.data
+    assert events.x.tolist() == [naive(1), naive(2), naive(4)]
+    assert list(events.y) == [0, 0, 1]
+    assert "<br>price: 20.0" in events.customdata[1]
+    assert end.x[0] == naive(35)
+    assert figure.layout.yaxis.ticktext == (
+        "<b>up</b> × 2<br>market",
+        "<b>asked</b><br>ai",
+        "match complete",
+    )
+    assert figure.layout.title.text == "A match of r of BTC"
+    assert said_by(figure) == (
+        "4 events over 34.000 s; 1 of them are in no frame given."
+    )
 
 
 def test_an_alert_before_the_first_price_stands_at_that_price():
@@ -169,7 +246,8 @@ def test_alerts_of_no_market_are_marked_on_the_load_and_through_all_panels():
     assert list(marker.customdata[0])[2] == "all keys"
     [line] = figure.layout.shapes
     assert (line.yref, line.x0) == ("paper", str(naive(7.2)))
-    assert panel_names(figure)[2] == "Requests per second, counted in stretches of 1 s"
+    assert panel_names(figure)[2] == "Requests per second"
+    assert "Requests counted in stretches of 1 s" in said_by(figure)
 
 
 def test_each_rule_has_a_shape_and_colour_of_its_own():

@@ -17,7 +17,8 @@ makes a file of it.
 
 from __future__ import annotations
 
+from cep.reporting.figures.match import match_timeline
 from cep.reporting.figures.prices import chart, price_with_alerts
 from cep.reporting.figures.rates import event_rates
 
-__all__ = ["chart", "event_rates", "price_with_alerts"]
+__all__ = ["chart", "event_rates", "match_timeline", "price_with_alerts"]

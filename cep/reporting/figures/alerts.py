@@ -23,8 +23,10 @@ MAX_MARKERS: Final = 2000
 MAX_VERTICALS: Final = 60
 _HOVER: Final = (
     "<b>%{customdata[0]}</b> (%{customdata[1]})<br>%{customdata[2]}<br>"
-    "%{customdata[3]}<br>%{x|%Y-%m-%d %H:%M:%S.%L} UTC<extra></extra>"
+    "%{customdata[3]}<br>%{x|%Y-%m-%d %H:%M:%S.%L} UTC%{customdata[4]}"
+    "<extra></extra>"
 )
+_MAX_CAUSES: Final = 4  # on hover
 
 
 def draw_alerts(
@@ -34,23 +36,33 @@ def draw_alerts(
     rows: int,
     counted: pl.DataFrame | None,
     span: Span,
+    sources: Sequence[pl.DataFrame | None],
 ) -> list[str]:
-    """Mark the alerts; return what the subtitle must say."""
+    """Mark the alerts; return what the subtitle must say.
+
+    ``sources`` are frames in which contributing events are looked up.
+    """
     import plotly.graph_objects as go
 
     place = _Placing(panels, rows, counted, span)
     shown = 0
     verticals: list[int] = []
-    for number, (rule, part) in enumerate(_by_rule(marks)):
-        step = -(-len(part) // MAX_MARKERS)
-        drawn = part.gather_every(step)
+    rules = _by_rule(marks)
+    chosen = [
+        part.gather_every(-(-len(part) * len(rules) // MAX_MARKERS))
+        for _, part in rules
+    ]
+    causes = _causes(chosen, sources)
+    for number, ((rule, part), drawn) in enumerate(zip(rules, chosen, strict=True)):
         shown += len(drawn)
         placed: dict[int, list[tuple[int, float, list[str]]]] = {}
         for alert in drawn.iter_rows(named=True):
             time_ms, key = alert["event_time"], alert["key"]
             row, y, everywhere = place(time_ms, key)
             told = [rule, alert["severity"], key or "all keys", alert["title"]]
-            placed.setdefault(row, []).append((time_ms, y, [plain(x) for x in told]))
+            texts = [plain(x) for x in told]
+            texts.append(_told_causes(alert["lineage"], causes))
+            placed.setdefault(row, []).append((time_ms, y, texts))
             if everywhere:
                 verticals.append(time_ms)
         for at, (row, points) in enumerate(sorted(placed.items())):
@@ -84,12 +96,47 @@ def _by_rule(marks: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     ]
     texts = ("rule", "key", "severity", "title")
     table = marks.with_columns(absent).select(
-        "event_time", pl.col(texts).cast(pl.String).fill_null("")
+        "event_time",
+        pl.col(texts).cast(pl.String).fill_null(""),
+        pl.col("lineage") if "lineage" in marks.columns else _NO_LINEAGE,
     )
     return [
         (str(rule), part.sort("event_time"))
         for (rule,), part in table.sort("rule").group_by("rule", maintain_order=True)
     ]
+
+
+_NO_LINEAGE: Final = pl.lit([], pl.List(pl.String)).alias("lineage")
+
+
+def _causes(
+    alerts: Sequence[pl.DataFrame], sources: Sequence[pl.DataFrame | None]
+) -> dict[str, str]:
+    """Return what to say of the first contributing events of each alert, by id."""
+    first = pl.col("lineage").list.head(_MAX_CAUSES).explode()
+    ids = [i for part in alerts for i in part.select(first)["lineage"].drop_nulls()]
+    said: dict[str, str] = {}
+    for source in sources:
+        if source is None or "event_id" not in source.columns or not ids:
+            continue
+        for row in source.filter(pl.col("event_id").is_in(ids)).iter_rows(named=True):
+            moment = str(np.datetime64(row["event_time"], "ms"))[11:]
+            parts = [row.get(name) for name in ("type", "symbol", "venue")]
+            value = row.get("value")
+            parts += [] if value is None else [f"{value:,.8g}"]
+            said[row["event_id"]] = plain(
+                " ".join([moment, *(str(x) for x in parts if x is not None)])
+            )
+    return said
+
+
+def _told_causes(lineage: Sequence[str], causes: dict[str, str]) -> str:
+    told = [causes[one] for one in lineage[:_MAX_CAUSES] if one in causes]
+    if not told:
+        return ""
+    more = len(lineage) - len(told)
+    of = f"<br>of {len(lineage):,} event{'s' * (len(lineage) != 1)}:<br>"
+    return of + "<br>".join(told) + (f"<br>and {more:,} more" if more else "")
 
 
 class _Placing:
@@ -114,13 +161,13 @@ class _Placing:
         named = [one for one in self._lines if one[1].symbol in parts]
         venue = [one for one in named if one[1].venue in parts]
         for row, line in venue or named:
-            return row, line.price_at(time_ms), False
+            return row, line.value_at(time_ms), False
         if self._rates is not None:
             starts, rates, _ = self._rates
             place = int(np.searchsorted(starts, time_ms, side="right")) - 1
             return self._rows, float(rates[max(0, place)]), True
         for row, line in self._lines:
-            return row, line.price_at(time_ms), True
+            return row, line.value_at(time_ms), True
         return 1, 0.0, True
 
 

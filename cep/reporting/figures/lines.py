@@ -21,40 +21,48 @@ if TYPE_CHECKING:
     from cep.reporting.figures.base import Span
 
 MAX_LINES: Final = 8
-# Prices this close to each other share a panel, as one asset's on several
+# Values this close to each other share a panel, as one asset's prices on several
 # venues do; others would flatten each other.
 SAME_SCALE: Final = 1.25
 
 
 @dataclass(slots=True)
 class Line:
-    """The prices of one symbol on one venue, by time."""
+    """The values of one symbol on one venue, by time.
+
+    Symbol and venue stand for whatever the lines are told apart by.
+    """
 
     symbol: str
     venue: str
     times: NDArray[np.int64]
-    prices: NDArray[np.float64]
+    values: NDArray[np.float64]
 
     @property
     def name(self) -> str:
         return f"{self.symbol} {self.venue}".strip()
 
-    def price_at(self, time_ms: int) -> float:
-        """Return the last price not after a time, or the first of all."""
+    def value_at(self, time_ms: int) -> float:
+        """Return the last value not after a time, or the first of all."""
         place = int(np.searchsorted(self.times, time_ms, side="right")) - 1
-        return float(self.prices[max(0, place)])
+        return float(self.values[max(0, place)])
 
 
-def lines_of(table: pl.DataFrame) -> tuple[list[Line], int]:
-    """Return the lines with the most prices, and how many others there are."""
-    if "venue" not in table.columns:
-        table = table.with_columns(venue=pl.lit(""))
+def lines_of(
+    table: pl.DataFrame, value: str, by: Sequence[str]
+) -> tuple[list[Line], int]:
+    """Return the lines with the most values, and how many others there are."""
+    parts = [pl.col(name) for name in by if name in table.columns]
+    parts += [pl.lit("")] * (2 - len(parts))
     named = table.select(
         "event_time",
-        pl.col("symbol", "venue").cast(pl.String).fill_null(""),
-        pl.col("price").cast(pl.Float64),
+        *(
+            part.cast(pl.String).fill_null("").alias(name)
+            for part, name in zip(parts, ("symbol", "venue"), strict=True)
+        ),
+        value=pl.col(value).cast(pl.Float64),
     )
-    known = named.filter(pl.col("price").is_finite()).sort(
+    known = named.filter(pl.col("value").is_finite()).sort(
         "event_time", maintain_order=True
     )
     found = [
@@ -62,7 +70,7 @@ def lines_of(table: pl.DataFrame) -> tuple[list[Line], int]:
             str(symbol),
             str(venue),
             part["event_time"].to_numpy(),
-            part["price"].to_numpy(),
+            part["value"].to_numpy(),
         )
         for (symbol, venue), part in known.group_by(
             "symbol", "venue", maintain_order=True
@@ -73,21 +81,25 @@ def lines_of(table: pl.DataFrame) -> tuple[list[Line], int]:
 
 
 def panels_of(lines: Sequence[Line]) -> list[list[Line]]:
-    """Return the lines in groups of about the same price, the dearest first."""
+    """Return the lines in groups of about the same level, the highest first."""
     panels: list[list[Line]] = []
     lowest = 0.0
-    by_price = sorted(lines, key=lambda line: -abs(float(np.median(line.prices))))
-    for line in by_price:
-        price = abs(float(np.median(line.prices)))
-        if not panels or price * SAME_SCALE < lowest:
+    by_level = sorted(lines, key=lambda line: -abs(float(np.median(line.values))))
+    for line in by_level:
+        level = abs(float(np.median(line.values)))
+        if not panels or level * SAME_SCALE < lowest:
             panels.append([])
-            lowest = price
+            lowest = level
         panels[-1].append(line)
     return [sorted(panel, key=lambda line: line.name) for panel in panels]
 
 
 def draw_lines(
-    figure: go.Figure, panels: Sequence[Sequence[Line]], span: Span, pixels: int
+    figure: go.Figure,
+    panels: Sequence[Sequence[Line]],
+    span: Span,
+    pixels: int,
+    things: str,
 ) -> list[str]:
     """Draw the lines; return what the subtitle must say."""
     import plotly.graph_objects as go
@@ -98,7 +110,7 @@ def draw_lines(
     for row, panel in enumerate(panels, 1):
         styles = _styles(panel, venues)
         for line, style in zip(panel, styles, strict=True):
-            times, values = line.times, line.prices
+            times, values = line.times, line.values
             total += len(times)
             if len(times) > 2 * pixels:
                 kept = lowest_and_highest(times, values, span.start, width)
@@ -109,15 +121,15 @@ def draw_lines(
                 name=plain(line.name, LONGEST_NAME),
                 mode="lines",
                 line={**line_style(style), "shape": "hv"},
-                legendgroup=f"price {len(figure.data)}",
-                legendgrouptitle_text=None if figure.data else "Prices",
+                legendgroup=f"line {len(figure.data)}",
+                legendgrouptitle_text=None if figure.data else things.capitalize(),
                 hovertemplate="%{y:,.8~g}<br>%{x|%H:%M:%S.%L} UTC",
             )
             figure.add_trace(trace, row=row, col=1)
-    said = [f"{total:,} prices"] if total else ["no prices"]
+    said = [f"{total:,} {things}"] if total else [f"no {things}"]
     if thinned:
         said.append(
-            "long lines are drawn as the lowest and highest price of each "
+            "long lines are drawn as the lowest and highest value of each "
             f"{width / 1000:.3g} s"
         )
     return said

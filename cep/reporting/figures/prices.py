@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from cep.errors import UsageError
 from cep.reporting.figures.alerts import draw_alerts
 from cep.reporting.figures.base import checked, finish, name_panel, span_of, times_of
 from cep.reporting.figures.lines import draw_lines, lines_of, panels_of
@@ -14,7 +15,7 @@ from cep.reporting.html import write_html
 from cep.style import LONGEST_NAME, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import plotly.graph_objects as go
@@ -71,6 +72,8 @@ def price_with_alerts(
     prices: Frame,
     alerts: Frame | None = None,
     *,
+    value: str = "price",
+    by: Sequence[str] = ("symbol", "venue"),
     load: Frame | None = None,
     load_name: str = "AI requests",
     title: str = "Prices with alerts",
@@ -78,12 +81,12 @@ def price_with_alerts(
     note: str | None = None,
     pixels: int = PIXELS,
 ) -> go.Figure:
-    """Return price lines with alerts marked, and a load panel below.
+    """Return lines of prices, or another value, with alerts, and a load panel below.
 
     There is a line for each symbol and venue, up to the eight with the most
-    prices, and a panel for each group of lines of about the same price. An
+    values, and a panel for each group of lines of about the same level. An
     alert whose key names a symbol (and a venue) is marked on that line, at the
-    last price not after it; one that names neither is marked on the load panel
+    last value not after it; one that names neither is marked on the load panel
     and by a thin line through all panels. Each rule has a shape of its own.
 
     Parameters
@@ -93,7 +96,12 @@ def price_with_alerts(
         Rows without a price are passed over, so a whole stream may be given.
     alerts
         ``event_time``, ``rule``, and ``key``, ``severity``, ``title`` if there
-        are any; the frame that `cep.run_rules` gives as ``alerts``.
+        are any; the frame that `cep.run_rules` gives as ``alerts``. If it has
+        ``lineage`` and the other frames ``event_id``, the events that an alert
+        comes of are shown on hover.
+    value, by
+        The column that is drawn, and the one or two columns whose values make
+        the lines; the second may be missing.
     load
         Rows to count per second by their ``event_time``; None for no panel.
     load_name
@@ -103,20 +111,23 @@ def price_with_alerts(
     note
         A sentence that must not be missed, shown under the title.
     pixels
-        Longer lines are drawn as the lowest and highest price of each of so
+        Longer lines are drawn as the lowest and highest value of each of so
         many stretches of time; the subtitle says so.
 
     Raises
     ------
     UsageError
-        If a frame lacks a column.
+        If a frame lacks a column, or ``by`` has none or more than two.
     """
     from plotly.subplots import make_subplots
 
-    table = checked(prices, ("event_time", "symbol", "price"), "prices")
+    if not 1 <= len(by) <= 2:
+        raise UsageError(f"by has {len(by)} columns.", "Pass one or two.")
+    things = "prices" if value == "price" else "values"
+    table = checked(prices, ("event_time", by[0], value), things)
     marks = checked(alerts, ("event_time", "rule"), "alerts")
     counted = None if load is None else checked(load, ("event_time",), "load")
-    lines, left_out = lines_of(table)
+    lines, left_out = lines_of(table, value, by)
     span = span_of(*(line.times for line in lines), times_of(counted), times_of(marks))
     panels = panels_of(lines)
     rows = max(1, len(panels)) + (counted is not None)
@@ -124,17 +135,29 @@ def price_with_alerts(
     figure = make_subplots(
         rows=rows, shared_xaxes=True, vertical_spacing=0.16 / rows, row_heights=heights
     )
-    said = draw_lines(figure, panels, span, pixels)
+    said = draw_lines(figure, panels, span, pixels, things)
     for row, panel in enumerate(panels, 1):
         names = dict.fromkeys(plain(line.symbol, LONGEST_NAME) for line in panel)
-        name_panel(figure, row, f"{', '.join(names)}: price, {plain(unit)}")
+        name_panel(
+            figure,
+            row,
+            f"{', '.join(names)}: {plain(value, LONGEST_NAME)}, {plain(unit)}",
+        )
     if counted is not None:
         width = draw_rates(figure, rows, counted, load_name, span)
-        each = f"counted in stretches of {width / 1000:g} s"
-        name_panel(figure, rows, f"{plain(load_name)} per second, {each}")
+        name_panel(figure, rows, f"{plain(load_name)} per second")
+        said.append(f"{plain(load_name)} counted in stretches of {width / 1000:g} s")
     if alerts is not None:
-        said += draw_alerts(figure, marks, panels, rows, counted, span)
+        said += draw_alerts(
+            figure,
+            marks,
+            panels,
+            rows,
+            counted,
+            span,
+            [table.with_columns(value=pl.col(value)), counted],
+        )
     if left_out:
-        said.append(f"{left_out} markets with fewer prices are not drawn")
+        said.append(f"{left_out} lines with fewer {things} are not drawn")
     finish(figure, title, said, note, rows, span)
     return figure
