@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-TEXTS = 100_000
+TEXTS = 20_000
 DICTIONARIES = 32  # of columns, whose codes are kept
 
 

@@ -16,6 +16,7 @@ from tests.faults import crash_points, outages, soak, work, zombies
 from tests.faults.links import IMPATIENT, through_a_proxy
 
 RECONNECT_SECONDS, IDLE_CPU = 2.0, 0.2  # at most
+WARM_UP_SECONDS = 30.0  # until the engine has dropped strings for the first time
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,9 @@ def under_load(minutes, seed):
         url = server.url.rpartition("/")[0]
         verdict, count, memory = soak.soak(url, folder, seconds, rate, 60, seed)
     slopes = [
-        soak.slope_mb_per_minute(looks)
+        soak.slope_mb_per_minute(looks, WARM_UP_SECONDS)
         for looks in memory
-        if looks and looks[-1][0] > 30
+        if looks and looks[-1][0] > WARM_UP_SECONDS + 10
     ]
     largest = max(size for looks in memory for _, size in looks)
     note = f"{rate:,.0f} events/s for {minutes:g} min, RSS at most {largest:.0f} MB, "

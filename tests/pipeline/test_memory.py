@@ -3,8 +3,9 @@
 import live
 import pytest
 
-from cep import e, emit, on, rule
+from cep import e, emit, m, on, rule, seq
 from cep.cli import main
+from cep.engine import interner
 from cep.errors import MemoryLimitError, UsageError
 from cep.pipeline import session, stream
 from cep.pipeline.memory import default_limit, resident_bytes, size_bytes
@@ -105,3 +106,62 @@ def test_the_command_ends_with_code_4(redis, redis_url, tmp_path, capsys, monkey
     assert "allowed: 1 MB. All it did is committed" in capsys.readouterr().err
     assert main([*command, "--max-rss", "much"]) == 2
     assert "'much' is not a size" in capsys.readouterr().err
+
+
+@rule("slow-answer", key="request_id")
+def slow_answer():
+    asked = on("ai.inference.requested", name="asked")
+    again = on("ai.inference.requested", name="again")
+    return seq(asked).not_then(again).within("50ms"), emit(t=m.asked.context_tokens)
+
+
+def held(redis, redis_url, monkeypatch, n=4_000):
+    """Run over requests of which no two have an id in common.
+
+    Returns the most strings and keys that were held, looked at after each read.
+    """
+    times = [(i, T + 10 * i) for i in range(n)]
+    live.write(redis, [(live.AI, f"{t}-0", live.request(i, t)) for i, t in times])
+    live.declare_end(redis)
+    operators, most = [], {"texts": 0, "keys": 0}
+
+    class Watched(session.Operator):
+        def __init__(self, rules):
+            super().__init__(rules)
+            operators.append(self)
+
+        def step(self, *args, **more):
+            found = super().step(*args, **more)
+            most.update(
+                {name: max(n, getattr(self, name)()) for name, n in most.items()}
+            )
+            return found
+
+    monkeypatch.setattr(session, "Operator", Watched)
+    what = live.pipeline(rules=[slow_answer], streams=[stream(live.AI, idle=None)])
+    assert live.run(redis_url, what).total.processed == n
+    assert len(operators) == 1
+    return most
+
+
+@pytest.mark.redis
+def test_strings_and_keys_that_come_once_are_let_go(
+    redis, redis_url, limits, monkeypatch
+):
+    limits(READ_COUNT=100)
+    monkeypatch.setattr(interner, "TEXTS", 500)
+    monkeypatch.setattr("cep.engine.operator.SWEEP_AT", 300)
+    most = held(redis, redis_url, monkeypatch)
+    # What is swept or dropped at is passed by the entries of two reads at most.
+    assert 300 < most["keys"] < 500 + 2 * 100
+    assert 300 < most["texts"] < 2 * 500 + 2 * 100
+
+
+@pytest.mark.redis
+def test_strings_that_are_never_dropped_would_be_seen(
+    redis, redis_url, limits, monkeypatch
+):
+    limits(READ_COUNT=100)
+    monkeypatch.setattr(interner, "TEXTS", 10**9)
+    monkeypatch.setattr("cep.engine.operator.SWEEP_AT", 300)
+    assert held(redis, redis_url, monkeypatch)["texts"] > 4_000
