@@ -179,6 +179,8 @@ class Intake:
         look = time.monotonic() - self._looked >= limits.GAP_SECONDS
         left_ms = max(0.0, 1000 * self._pending.seconds_left())
         block_ms = math.ceil(min(limits.BLOCK_MS, left_ms))
+        if self.reader.paused:
+            block_ms = 0  # there is more in those
         if self._care.one_by_one:
             pages = self._read_one(block_ms)
         else:
@@ -303,15 +305,15 @@ class Intake:
     def _wait_for_the_hindmost(self) -> None:
         """Read no more of streams that are far ahead of one with more to read.
 
-        Their rows would only wait for it, and be listed in every commit.
+        Their rows would only wait for it, and be listed in every commit. That goes
+        for a stream that was read to its end, too: more comes all the time.
         """
         clocks, number = self.ordering.clocks, self.ordering.number
         more = [n for n, exhausted in self.reader.exhausted.items() if not exhausted]
-        if len(more) < 2:
-            self.reader.paused = set()
-            return
-        last = min(more, key=lambda name: clocks[number[name]].watermark)
-        self.reader.paused = self.ordering.ahead_of(last, limits.ROWS_AHEAD)
+        self.reader.paused = set()
+        if more and len(number) > 1:
+            last = min(more, key=lambda name: clocks[number[name]].watermark)
+            self.reader.paused = self.ordering.ahead_of(last, limits.ROWS_AHEAD)
 
     def _put_aside(self, stream: str, rows: Batch, late: NDArray[np.bool_]) -> None:
         """Write rows of what is late, or else a duplicate, with its bytes."""

@@ -212,20 +212,31 @@ def test_a_late_event_that_is_gone_still_has_its_row(redis, redis_url, monkeypat
 # Streams and keys -------------------------------------------------------------
 
 
+@pytest.mark.parametrize("live_requests", [False, True])
 def test_a_stream_far_ahead_in_time_waits_for_the_others(
-    redis, redis_url, limits, monkeypatch
+    live_requests, redis, redis_url, limits, monkeypatch
 ):
-    """Four trades to a request: read alike, requests would pile up."""
-    entries = [
-        (live.MARKET, f"{T + i}-0", live.trade(i, T + i, price=i)) for i in range(800)
+    """Four trades to a request: read alike, requests would pile up.
+
+    So they would if the trades are behind, and each read finds the newest requests.
+    """
+    trades = [
+        (live.MARKET, f"{T + i}-0", live.trade(i, T + i, price=i)) for i in range(1600)
     ]
-    entries += [
-        (live.AI, f"{T + i}-0", live.request(i, T + i)) for i in range(0, 800, 4)
+    requests = [
+        (live.AI, f"{T + i}-0", live.request(i, T + i)) for i in range(0, 1600, 4)
     ]
-    live.write(redis, entries)
     limits(READ_COUNT=10, ROWS_AHEAD=20)
     waiting = []
-    release = Ordering.release
+    release, read = Ordering.release, Intake.read
+
+    def reading(self):
+        some = 5 if live_requests else len(requests)
+        live.write(redis, requests[:some])
+        del requests[:some]
+        return read(self)
+
+    monkeypatch.setattr(Intake, "read", reading)
     monkeypatch.setattr(
         Ordering,
         "release",
@@ -234,9 +245,10 @@ def test_a_stream_far_ahead_in_time_waits_for_the_others(
     streams = [
         stream(name, max_out_of_orderness="0ms") for name in (live.MARKET, live.AI)
     ]
+    live.write(redis, trades)
     summary = live.drained(redis, redis_url, live.pipeline("p", [every], streams))
-    assert summary.total.processed == 1000
-    assert prices(redis) == [float(i) for i in range(800)]
+    assert summary.total.processed == 2000
+    assert prices(redis) == [float(i) for i in range(1600)]
     assert max(waiting) < 70
 
 
