@@ -62,10 +62,27 @@ def plain(text: object, longest: int = LONGEST) -> str:
     >>> plain("<a href='x'>y</a>")
     '&lt;a href=&#x27;x&#x27;&gt;y&lt;/a&gt;'
     """
-    shown = str(text)
+    shown = visible(text)
     if len(shown) > longest:
         shown = shown[: longest - 1] + "…"
     return html.escape(shown)
+
+
+def visible(text: object) -> str:
+    r"""Return foreign text with what nobody would see in it as escapes.
+
+    Line ends and other control characters are among them, and what turns the
+    direction of writing, which would reorder what stands beside it.
+
+    >>> visible("a\u202eb\nc")
+    'a\\u202eb\\nc'
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown
+    )
 
 
 def line_style(index: int) -> dict[str, Any]:
