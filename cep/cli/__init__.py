@@ -29,6 +29,7 @@ COMMANDS = {
     "demo": "Run the whole thing on the bundled sample and show what it finds.",
     "run": "Run a pipeline: read streams, match rules, publish what they find.",
     "quarantine": "See, retry, export and remove what a pipeline has given up on.",
+    "resume": "Let a rule that has stopped go on.",
     "replay": "Publish a file, or the bundled sample, as events.",
     "doctor": "Look at a server and its pipelines, and say what to do.",
     "version": "Print the versions of cep and of what it runs on.",

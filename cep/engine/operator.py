@@ -425,6 +425,18 @@ class Operator:
         """Return each rule's counts."""
         return {r.compiled.rule.name: r.counts() for r in self._rules}
 
+    def resume(self, name: str) -> bool:
+        """Let a rule that has tripped go on from here; whether it had.
+
+        It begins without matches: what it has not seen since it tripped could
+        have ended or completed those that it had.
+        """
+        for rule in self._rules:
+            if rule.compiled.rule.name == name and rule.tripped_at is not None:
+                self._removed.update(dict.fromkeys(rule.start_anew()))
+                return True
+        return False
+
     def window_counts(self) -> dict[str, WindowCounts]:
         """Return what windows hold and have let go, by a description of each."""
         return {part.description: part.counts() for part in self._windows}

@@ -80,10 +80,19 @@ class RunningRule:
             compiled.reactions,
             compiled.type_table(len(operator.plan.types)),
         )
+        self.arena = self._empty_arena()
+        self._handle = np.zeros((nfa.HANDLE_LENGTH, WORDS), np.int64)
+        self._bind()
+        self._scratch = np.zeros(0, np.int64)
+        self._found: list[Matches] = []
+        self.found_bindings = 0
+
+    def _empty_arena(self) -> nfa.Arena:
+        compiled = self.compiled
         counters = np.zeros(nfa.COUNTER_WIDTH, np.int64)
         counters[nfa.C_PARTIAL_FREE] = counters[nfa.C_NODE_FREE] = -1
         leaves, branch = len(compiled.leaves), compiled.branch
-        self.arena = nfa.Arena(
+        return nfa.Arena(
             partials=np.zeros((256, nfa.PARTIAL_WIDTH), np.int64),
             watched=np.zeros(256),
             nodes=np.zeros((256, vm.NODE_WIDTH), np.int64),
@@ -100,15 +109,10 @@ class RunningRule:
             kept=np.zeros((branch + 2, 2), np.int64),
             made=np.zeros((branch + 2, 2), np.int64),
         )
-        self._counters = counters
-        self._handle = np.zeros((nfa.HANDLE_LENGTH, WORDS), np.int64)
-        self._bind()
-        self._scratch = np.zeros(0, np.int64)
-        self._found: list[Matches] = []
-        self.found_bindings = 0
 
     def _bind(self) -> None:
         """Tell the kernels where the tables are now."""
+        self._counters = self.arena.counters
         tables = handle((*self.program, *self.arena))
         self._handle[: len(tables)] = tables
 
@@ -325,6 +329,26 @@ class RunningRule:
         if not 0 < why < len(_WHY):
             raise damaged(self.prefix, f"it tripped for reason {why}")
         self.arena.counters[[nfa.C_TRIPPED, nfa.C_TRIPPED_AT]] = why, at_ns
+
+    def start_anew(self) -> list[str]:
+        """Forget all matches that were begun; returns the state fields that go.
+
+        A rule that has tripped goes on.
+        """
+        keys, before = self.arena.keys, self.arena.counters
+        emitted = keys[:, [nfa.K_EMITTED, nfa.K_EMITTED_TIMEOUT]]
+        held = (keys[:, nfa.K_HEAD] >= 0) | (keys[:, nfa.K_HELD] >= 0)
+        held |= (emitted != nfa.NEVER).any(axis=1) | (keys[:, nfa.K_DIRTY] != 0)
+        gone = [k for k in np.flatnonzero(held).tolist() if k < len(self.space)]
+        self.arena, self.error_times = self._empty_arena(), []
+        for counter in (nfa.C_MATCHES, nfa.C_TIMEOUTS, nfa.C_DROPPED):
+            self.arena.counters[counter] = before[counter]
+        self._bind()
+        self.ensure_keys()
+        names = self.space
+        return [
+            self.prefix + names.canonical(k) for k in gone if names.keys[k] is not None
+        ]
 
     def take_dirty(self) -> list[int]:
         """Return the keys that changed since the last call."""

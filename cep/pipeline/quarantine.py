@@ -144,7 +144,7 @@ class Quarantine:
         self._publish = client.register_script(_PUBLISH)
         with clear_errors(client):
             if not client.exists(self.key, meta_key(name)):
-                raise _unknown(client, name)
+                raise unknown_pipeline(client, name)
             kind: Any = client.type(self.key)
         if kind not in (b"stream", b"none"):
             raise UsageError(
@@ -336,7 +336,8 @@ def _is_id(text: str) -> bool:
     return ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()
 
 
-def _unknown(client: redis.Redis, name: str) -> UsageError:
+def unknown_pipeline(client: redis.Redis, name: str) -> UsageError:
+    """Return the error for a name of which nothing is stored."""
     prefix, suffix = dlq_key("x").split("x")
     known = [
         key.decode("utf-8", "replace").removeprefix(prefix).removesuffix(suffix)

@@ -23,6 +23,8 @@ from cep.pipeline.summary import Summary
 from cep.pipeline.ticks import Ticks
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cep.engine.batch import Batch
     from cep.engine.derive import DerivedEvent
     from cep.engine.matches import Outputs
@@ -93,6 +95,8 @@ class Session:
         self.dropped = self.operator.restore(stored.state)
         self._note_changes(stored)
         self._note_rollback(stored)
+        self.resumed = stored.resumed
+        self._resume(self.hashes)
         self._note_stops()
         self.intake.put_poison(stored)
         self.intake.read_again(stored)
@@ -217,9 +221,21 @@ class Session:
                 self.stopped.add(name)
                 why = WHY.get(counts.tripped_why, counts.tripped_why)
                 self.runner.note(
-                    f"rule {name} has stopped: {why}; it keeps its state and sees "
-                    "no more events"
+                    f"rule {name} has stopped: {why}; it sees no more events until "
+                    f"`cep resume {self.pipeline.name} {name}`"
                 )
+
+    def _resume(self, rules: Collection[str]) -> None:
+        """Let those of some rules go on that have stopped, if someone asked for it."""
+        asked = self.store.asked_to_resume(sorted(rules)) if rules else {}
+        for name, request in asked.items():
+            if self.resumed.get(name) == request:
+                continue
+            self.resumed[name] = request  # also of a rule that has changed since
+            if self.operator.resume(name):
+                self.stopped.discard(name)
+                self.pending.dirty = True
+                self.runner.note(f"rule {name} goes on, without matches it had begun")
 
     def _note_held_back(self) -> None:
         """Say once of a stream that many rows wait for it: they are all in memory."""
@@ -275,6 +291,7 @@ class Session:
             "outputs": self._outputs(),
             "attempts": self.care.to_commit(),
             "ticks": self.ticks.passed,
+            "resumed": self.resumed,
             # Not before the last row: a commit may fall between two steps.
             "ended": "1" if self.ordering.ended and not waits else "0",
         }
@@ -317,6 +334,7 @@ class Session:
         if now - self.last_report >= limits.REPORT_SECONDS:
             self.last_report = now
             self._note_held_back()
+            self._resume(self.stopped)
             self.runner.report(self._summary())
             self._note_stops()
             self._note_slowness()

@@ -20,6 +20,9 @@ Fields of ``cep:{name}:meta``:
 ``marks``      JSON: stream to its last look (`cep.pipeline.gaps.Mark`)
 ``attempts``   JSON: deaths without a commit (`cep.pipeline.poison.Attempts`)
 ``ticks``      last tick that time has passed
+``resume:R``   when someone asked that rule R, which had stopped, go on
+               (`cep.pipeline.resuming`)
+``resumed``    JSON: rule to the last such request that was followed
 ``ended``      "1" once the input was declared to have ended
 =============  ===============================================================
 """
@@ -68,6 +71,7 @@ _KINDS: dict[str, Any] = {
     "counts": dict[str, dict[str, int]],
     "outputs": dict[str, dict[str, int]],
     "marks": dict[str, Mark],
+    "resumed": dict[str, str],
 }
 
 _PUT_ATTEMPTS = """
@@ -94,6 +98,7 @@ class Stored:
     outputs: dict[str, dict[str, int]] = field(default_factory=dict)
     marks: dict[str, Mark] = field(default_factory=dict)
     attempts: Attempts = field(default_factory=Attempts)
+    resumed: dict[str, str] = field(default_factory=dict)
     ticks: str = "0-0"
     ended: bool = False
     state: dict[str, bytes] = field(default_factory=dict)
@@ -178,6 +183,12 @@ class Store:
         value = msgspec.json.encode(attempts)
         with clear_errors(self.client):
             self._put_attempts(keys=[self.meta], args=[self.owner, value])
+
+    def asked_to_resume(self, rules: Sequence[str]) -> dict[str, str]:
+        """Return of those rules that someone asked to go on the last request."""
+        with clear_errors(self.client):
+            found: Any = self.client.hmget(self.meta, [f"resume:{r}" for r in rules])
+        return {r: x.decode() for r, x in zip(rules, found, strict=True) if x}
 
     def beat(self) -> None:
         """Say that we are alive, if it is time; raise FencedError if we are fenced."""
