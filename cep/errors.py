@@ -353,6 +353,17 @@ class StateVersionError(CepError, ValueError):
         )
 
 
+class ArchiveError(CepError, RuntimeError):
+    """Files of an archive that cannot be read or written, or are not as they were."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem, self.remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.remedy}".strip()
+
+
 class GapError(CepError, LookupError):
     """Entries were trimmed from a stream before this reader saw them.
 

@@ -7,6 +7,7 @@
 `convert`             events as columns to polars, polars to pandas and Arrow
 `ids`                 ids as text, and ids for events that have none
 `span`                from when to when
+`archive`             streams as Parquet files, joined with what is live
 ====================  ========================================================
 """
 

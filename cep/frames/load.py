@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
 import numpy as np
@@ -17,7 +18,7 @@ from cep.events.registry import Registry, registry
 from cep.frames.convert import bad_to_polars, to_arrow, to_pandas, to_polars
 from cep.frames.progress import progress
 from cep.frames.shape import field_name, labels_of, schema_of
-from cep.frames.sources import SAMPLE, RedisSource, SampleSource, Source
+from cep.frames.sources import SAMPLE, FrameSource, RedisSource, Source
 from cep.frames.span import FIRST, LAST, End, entry_span, time_ms_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def load(
     streams: str,
     *,
     url: str | None = ...,
+    archive: str | Path | None = ...,
+    live: bool = ...,
     start: End | None = ...,
     end: End | None = ...,
     event_start: End | None = ...,
@@ -56,6 +59,8 @@ def load(
     streams: list[str] | tuple[str, ...],
     *,
     url: str | None = ...,
+    archive: str | Path | None = ...,
+    live: bool = ...,
     start: End | None = ...,
     end: End | None = ...,
     event_start: End | None = ...,
@@ -75,6 +80,8 @@ def load(
     streams: str | list[str] | tuple[str, ...],
     *,
     url: str | None = ...,
+    archive: str | Path | None = ...,
+    live: bool = ...,
     start: End | None = ...,
     end: End | None = ...,
     event_start: End | None = ...,
@@ -93,6 +100,8 @@ def load(
     streams: str | list[str] | tuple[str, ...],
     *,
     url: str | None = None,
+    archive: str | Path | None = None,
+    live: bool = True,
     start: End | None = None,
     end: End | None = None,
     event_start: End | None = None,
@@ -121,6 +130,11 @@ def load(
     url
         The server; by default that of ``CEP_REDIS_URL``. ``"sample"`` loads
         the bundled sample, without a server.
+    archive
+        A folder that ``cep archive`` writes: entries are taken from there as far
+        as it goes, then from the server.
+    live
+        Without it: what is in the archive only, without a server.
     start, end
         Which entries, by *arrival* (the entry id's time): an aware datetime,
         ISO 8601 text, ``"-15m"`` for so long before the newest entry of all
@@ -188,7 +202,7 @@ def load(
     )
     bad: list[BadRow] = []
     frames = {}
-    with _source(url, registry) as source:
+    with source_of(url, archive, registry, live=live) as source:
         for name in names:
             source.check(name)
         span = entry_span(start, end, lambda: _newest(source, names))
@@ -213,7 +227,7 @@ def _load_one(
     parts: list[pl.DataFrame] = []
     entries, rows, reasons = 0, 0, Counter[str]()
     with progress(wanted.stream, total) as advance:
-        for good, wrong in source.pages(
+        for good, wrong, _ in source.pages(
             wanted.stream, *span, wanted.fields, wanted.envelope
         ):
             parts.append(wanted.frame(good, *times))
@@ -230,14 +244,34 @@ def _load_one(
 
 
 @contextlib.contextmanager
-def _source(url: str | None, registry: Registry) -> Iterator[Source]:
+def source_of(
+    url: str | None,
+    archive: str | Path | None,
+    registry: Registry,
+    *,
+    live: bool = True,
+) -> Iterator[Source]:
+    """Give where to read from; see `load`."""
+    if archive is None and not live:
+        raise UsageError("live=False without an archive.", "Pass archive=FOLDER.")
     if url == SAMPLE:
-        yield SampleSource(registry)
+        if archive is not None:
+            raise UsageError("The sample is in no archive.", "Pass one of the two.")
+        yield FrameSource.of_sample(registry)
         return
+    kept = None
+    if archive is not None:
+        from cep.frames.archive.read import ArchiveSource, JoinedSource
+
+        kept = ArchiveSource(Path(archive), registry)
+        if not live:
+            yield kept
+            return
     from cep.bus.connection import connect_redis
 
     with connect_redis(url) as client:
-        yield RedisSource(client, registry)
+        found = RedisSource(client, registry)
+        yield found if kept is None else JoinedSource(kept, found)
 
 
 def _newest(source: Source, streams: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ neither redis nor the reader's compiled kernels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import polars as pl
 
@@ -17,18 +17,24 @@ from cep.frames.from_frame import columns_from_frame
 from cep.frames.span import FIRST, LAST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Any
 
     import redis
 
     from cep.events.columns import BadRow, EventColumns
     from cep.frames.span import EntryId
-
-    Page = tuple[EventColumns, Sequence[BadRow]]
-
 SAMPLE: Final = "sample"
 PAGE: Final = 4000
+_LARGEST: Final = 2**63 - 1
+
+
+class Page(NamedTuple):
+    """Good and bad rows of some entries, and the id of the last of these."""
+
+    columns: EventColumns
+    bad: Sequence[BadRow]
+    last: EntryId
 
 
 class Source(Protocol):
@@ -40,8 +46,8 @@ class Source(Protocol):
     def newest_ms(self, stream: str) -> int | None:
         """Return when the newest entry arrived, None if there is no entry."""
 
-    def length(self, stream: str) -> int:
-        """Return how many entries there are."""
+    def length(self, stream: str) -> int | None:
+        """Return how many entries there are, None if that takes long to tell."""
 
     def pages(
         self,
@@ -50,8 +56,12 @@ class Source(Protocol):
         last: EntryId,
         fields: Mapping[str, Collection[str]] | None,
         envelope: Collection[str],
+        most: int | None = None,
     ) -> Iterator[Page]:
-        """Yield good and bad rows of the entries from first to last."""
+        """Yield good and bad rows of the entries from first to last.
+
+        ``most`` is how many rows are wanted, if not all: pages are no larger.
+        """
 
 
 class RedisSource:
@@ -91,6 +101,7 @@ class RedisSource:
         last: EntryId,
         fields: Mapping[str, Collection[str]] | None,
         envelope: Collection[str],
+        most: int | None = None,
     ) -> Iterator[Page]:
         """Yield pages of a few thousand entries."""
         from cep.bus.reader import iterate_range
@@ -102,12 +113,13 @@ class RedisSource:
             stream,
             _written(first),
             _written(last),
-            count=PAGE,
+            count=PAGE if most is None else min(PAGE, max(1, most)),
             fields=fields,
             envelope=envelope,
             registry=self.registry,
         ):
-            yield page.columns, page.bad
+            ms, _, seq = page.last_id.partition(b"-")
+            yield Page(page.columns, page.bad, (int(ms), int(seq)))
 
     def _ask(self, *words: str) -> Any:
         from cep.bus.connection import clear_errors
@@ -122,30 +134,59 @@ def _written(entry: EntryId) -> str:
     return "+" if entry == LAST else f"{entry[0]}-{entry[1]}"
 
 
-class SampleSource:
-    """The bundled sample, as if each event had arrived when it happened.
+class FrameSource:
+    """Frames in memory, or the bundled sample: events that are there as columns.
 
-    Entry ids and event ids are those of `cep.frames.ids.made_entry_ids` and
-    `made_event_ids`: in publish order, and the same each time.
+    Parameters
+    ----------
+    known
+        The streams there are.
+    read
+        Gives the events of one, in entry id order; called once for each.
+    where
+        Whose streams they are, for messages.
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(
+        self,
+        known: Sequence[str],
+        read: Callable[[str], EventColumns],
+        where: str = "The sample",
+    ) -> None:
+        self._known, self._read, self._where = known, read, where
         self._events: dict[str, EventColumns] = {}
 
+    @staticmethod
+    def of_sample(registry: Registry) -> FrameSource:
+        """Return the bundled sample, as if each event had arrived when it happened.
+
+        Entry ids and event ids are those of `cep.frames.ids.made_entry_ids` and
+        `made_event_ids`: in publish order, and the same each time.
+        """
+
+        def read(stream: str) -> EventColumns:
+            # What the publisher writes where nothing is said.
+            envelope = {"@version": pl.lit(1), "@metadata": pl.lit("{}")}
+            frame = sample.frame(stream).with_columns(**envelope)
+            return columns_from_frame(frame, stream=stream, registry=registry)
+
+        return FrameSource(sample.streams(), read)
+
     def check(self, stream: str) -> None:
-        """Refuse a name that is not in the sample."""
-        known = sample.streams()
-        if stream not in known:
-            near = near_miss(stream, known)
+        """Refuse a name that is not among the streams."""
+        if stream not in self._known:
+            near = near_miss(stream, self._known)
             raise UsageError(
-                f"The sample has no stream {stream!r}.",
-                f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(known)}.",
+                f"{self._where} has no stream {stream!r}.",
+                f"Did you mean {near[0]!r}?"
+                if near
+                else f"It has {', '.join(self._known)}.",
             )
 
     def newest_ms(self, stream: str) -> int | None:
         """Return the milliseconds of the last entry's id."""
-        return int(self._all(stream).entry_ms[-1])
+        events = self._all(stream)
+        return int(events.entry_ms[-1]) if len(events) else None
 
     def length(self, stream: str) -> int:
         """Return the number of events."""
@@ -158,22 +199,20 @@ class SampleSource:
         last: EntryId,
         fields: Mapping[str, Collection[str]] | None,
         envelope: Collection[str],
+        most: int | None = None,
     ) -> Iterator[Page]:
         """Yield the events in one page, with all their fields; none is bad."""
         events = self._all(stream)
         ms, seq = events.entry_ms, events.entry_seq
-        after = (ms > first[0]) | ((ms == first[0]) & (seq >= first[1]))
-        before = (ms < last[0]) | ((ms == last[0]) & (seq <= min(last[1], 2**62)))
+        low, high = ([min(number, _LARGEST) for number in end] for end in (first, last))
+        after = (ms > low[0]) | ((ms == low[0]) & (seq >= low[1]))
+        before = (ms < high[0]) | ((ms == high[0]) & (seq <= high[1]))
         chosen = events.take(after & before)
         if len(chosen):
-            yield chosen, ()
+            end = int(chosen.entry_ms[-1]), int(chosen.entry_seq[-1])
+            yield Page(chosen, (), end)
 
     def _all(self, stream: str) -> EventColumns:
         if stream not in self._events:
-            # What the publisher writes where nothing is said.
-            envelope = {"@version": pl.lit(1), "@metadata": pl.lit("{}")}
-            frame = sample.frame(stream).with_columns(**envelope)
-            self._events[stream] = columns_from_frame(
-                frame, stream=stream, registry=self.registry
-            )
+            self._events[stream] = self._read(stream)
         return self._events[stream]

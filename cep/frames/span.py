@@ -33,7 +33,7 @@ End: TypeAlias = datetime | date | timedelta | str
 EntryId: TypeAlias = tuple[int, int]
 
 FIRST: Final = (0, 0)
-LAST: Final = (2**63 - 1, 2**64 - 1)
+LAST: Final = (2**64 - 1, 2**64 - 1)
 _ENTRY_ID: Final = re.compile(r"(\()?([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _NS_PER_MS: Final = 1_000_000
 
