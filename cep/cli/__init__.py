@@ -30,6 +30,8 @@ COMMANDS = {
     "run": "Run a pipeline: read streams, match rules, publish what they find.",
     "quarantine": "See, retry, export and remove what a pipeline has given up on.",
     "resume": "Let a rule that has stopped go on.",
+    "archive": "Keep streams as Parquet files; see, check them, and trim the streams.",
+    "restore": "Write archived entries back to streams, with the same entry ids.",
     "replay": "Publish a file, or the bundled sample, as events.",
     "doctor": "Look at a server and its pipelines, and say what to do.",
     "version": "Print the versions of cep and of what it runs on.",
