@@ -77,6 +77,29 @@ def test_a_partial_match_that_runs_out_of_time_is_put_out_when_asked_for():
     assert len({x.id for x in outputs.events}) == 3
 
 
+def test_matches_and_time_outs_have_the_values_of_their_own_kind_alone():
+    _, outputs = run(timed(), [*ROWS, {"t": 5, "key": "c", "x": -3}], end=100)
+    (matches,) = outputs.matches
+    assert {True, False} == set(matches.timeout.tolist())
+    for values, timeout in zip(matches.values, matches.timeout, strict=True):
+        assert np.isnan(values).tolist() == [timeout, timeout, not timeout]
+
+
+def test_a_time_out_after_a_restart_knows_no_texts_of_matches():
+    low, high = (on("test.tick", name=name) for name in ("low", "high"))
+    made = build_rule(
+        "r",
+        seq(low.where(e.x < 0)).then(high.where(e.x > 5)).within("10ms"),
+        [emit(text=m.low.text)],
+        on_timeout=emit(n=count(m.low)),
+    )
+    operator, _ = run(made, [{"t": 0, "x": -1}])
+    again = Operator([made])
+    assert again.restore(operator.snapshot()) == []
+    outputs = again.step(again.ingest(streams.columns([]), 0), 2**62)
+    assert [event.data["values"] for event in outputs.events] == [{"n": 1}]
+
+
 def test_time_outs_have_a_cooldown_of_their_own():
     operator, outputs = run(timed(cooldown="1s"), ROWS, end=100)
     told = [(x.key, x.timeout) for x in outputs.events]

@@ -1371,10 +1371,12 @@ def take_out(handle, order, offsets, facts, timeouts, values, bound):
     """Write the outputs in ``order`` and their bound events; let go of all outputs.
 
     ``facts`` (2, n) gets their times and keys, ``bound`` (4, their lengths together)
-    both halves of the events' ids, the steps, and the events' times. Returns how many
-    are time-outs.
+    both halves of the events' ids, the steps, and the events' times. Of the values a
+    time-out has only those of time-outs and a match only the others: the rest is NaN.
+    Returns how many are time-outs.
     """
     h = handle.ctypes.data
+    leaves = params_of(h)[R_LEAVES]
     nodes = nodes_of(h)
     out = out_of(h)
     outv = outv_of(h)
@@ -1387,7 +1389,8 @@ def take_out(handle, order, offsets, facts, timeouts, values, bound):
         timeouts[place] = out[j, O_TIMEOUT] != 0
         late += out[j, O_TIMEOUT]
         for v in range(values.shape[1]):
-            values[place, v] = outv[j, v]
+            computed = (v >= leaves) == timeouts[place]
+            values[place, v] = outv[j, v] if computed else np.nan
         at = offsets[place + 1]
         while node >= 0:
             at -= 1
