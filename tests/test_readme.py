@@ -26,5 +26,5 @@ def test_each_command_stands_on_one_line_of_its_own():
     lines = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
     assert [line.rpartition(" && ")[2] for line in lines] == [
         ".venv/bin/cep demo",
-        ".venv/bin/pytest",
+        ".venv/bin/pytest -n 2 --dist loadfile",
     ]

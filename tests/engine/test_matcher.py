@@ -85,6 +85,7 @@ def test_engine_and_matcher_agree_however_the_stream_is_cut(triple):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_engine_and_matcher_agree_on_a_thousand_more(capsys):
     assert triples.main(1000, seed=10_000) == 0, capsys.readouterr().out
 
