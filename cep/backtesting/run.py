@@ -12,13 +12,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import msgspec
 
 from cep.clock import duration_ns
 from cep.engine.operator import Operator, RuleCounts
-from cep.engine.ordering import InputStream, Ordering
+from cep.engine.ordering import END_OF_TIME, InputStream, Ordering
 from cep.errors import CepWarning, UsageError, shown
 from cep.rules.rule import Rule
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from cep.engine.matches import Outputs
     from cep.engine.python_calls import RuleFailure
     from cep.events.columns import EventColumns
+
+
+MOST: Final = 5_000_000  # events, and events that they come of, in a result
 
 
 class RulesAndStreams(Protocol):
@@ -89,7 +93,7 @@ class RunResult:
         JSON), ``lineage`` (ids of the contributing events, in binding order).
         """
         if self._frame is None:
-            self._frame = _alerts(self.events)
+            self._frame = alert_frame(self.events)
         return self._frame
 
     def __str__(self) -> str:
@@ -123,7 +127,7 @@ def run_rules(
     max_out_of_orderness: str | timedelta = "1s",
     end: bool = True,
     batch_rows: int | None = None,
-    most: int = 5_000_000,
+    most: int = MOST,
 ) -> RunResult:
     """Run rules over frames and return what they derive.
 
@@ -167,21 +171,92 @@ def run_rules(
     """
     for name, number in (("batch_rows", batch_rows), ("most", most)):
         _check_count(name, number)
-    given = _rules_of(rules)
-    operator = Operator(given)
-    found = _Found([rule.name for rule in given], most)
-    given_tables, made_arrival = _tables(operator, data)
-    tables = dict(sorted(given_tables.items(), key=_first_arrival))
-    bounds = _streams_of(rules, max_out_of_orderness, sorted(tables))
+    given = rules_of(rules, "run_rules")
+    history = History.of(given, data)
+    streams = history.streams(rules, max_out_of_orderness)
+    size = batch_rows or max(1, *history.lengths.values())
+    edges = range(size, max(history.lengths.values()) + size, size)
+    result = run_over(given, history, streams, edges, end=end, most=most)
+    history.warn_unsorted(result, stacklevel=2)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Frames as columns, which rules can run over again and again.
+
+    Attributes
+    ----------
+    tables
+        Of each stream its rows in order of arrival, with the fields that the rules
+        read; the stream with the first entry comes first.
+    made_arrival
+        The streams whose frames do not say when rows arrived.
+    """
+
+    tables: dict[str, EventColumns]
+    made_arrival: frozenset[str]
+
+    @classmethod
+    def of(cls, rules: Sequence[Rule], data: Any) -> History:
+        """Return what those rules read of frames, as `run_rules` takes them."""
+        tables, made_arrival = _tables(Operator(rules), data)
+        return cls(dict(sorted(tables.items(), key=_first_arrival)), made_arrival)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """How many rows each stream has."""
+        return {name: len(table) for name, table in self.tables.items()}
+
+    def streams(
+        self, rules: Any, max_out_of_orderness: str | timedelta
+    ) -> list[InputStream]:
+        """Return how time is judged, as a pipeline says or by one bound for all."""
+        return _streams_of(rules, max_out_of_orderness, sorted(self.tables))
+
+    def warn_unsorted(self, result: RunResult, stacklevel: int) -> None:
+        """Warn of frames that lost rows to their order and say no arrival."""
+        for name, counts in result.accounting.items():
+            if counts["late"] and name in self.made_arrival:
+                _warn_unsorted(name, counts["late"], counts["read"], stacklevel + 1)
+
+
+def run_over(
+    rules: Sequence[Rule],
+    history: History,
+    streams: Sequence[InputStream],
+    edges: Iterable[int] = (),
+    *,
+    end: bool = True,
+    until_ns: int = END_OF_TIME,
+    most: int = MOST,
+) -> RunResult:
+    """Run rules over columns; see `run_rules`.
+
+    Parameters
+    ----------
+    rules, history, streams
+        What to run over what, and how each stream's time is judged.
+    edges
+        Where each stream is cut into batches: rising row numbers. What lies behind
+        the last one is a batch, too.
+    end
+        Whether all rows have arrived at the end.
+    until_ns
+        The time that it then is; after all rows.
+    most
+        As for `run_rules`.
+    """
+    operator, tables, lengths = Operator(rules), history.tables, history.lengths
+    found = _Found([rule.name for rule in rules], most)
     began = time.perf_counter()
-    ordering = Ordering(bounds, operator.plan.column_count)
-    accounting: dict[str, dict[str, int]] = {}
-    lengths = {name: len(table) for name, table in tables.items()}
+    ordering = Ordering(streams, operator.plan.column_count)
     late, duplicate = dict.fromkeys(tables, 0), dict.fromkeys(tables, 0)
-    size = batch_rows or max([1, *lengths.values()])
-    for at in range(0, max([0, *lengths.values()]), size):
+    last = max([0, *lengths.values()])
+    cuts = [0, *(edge for edge in edges if 0 < edge < last), last]
+    for at, to in pairwise(cuts):
         for name, table in tables.items():
-            part = table.slice(min(at, len(table)), min(at + size, len(table)))
+            part = table.slice(min(at, len(table)), min(to, len(table)))
             batch = operator.ingest(part, ordering.number[name])
             judged = ordering.add(batch)
             late[name] += int(judged.late.sum())
@@ -189,19 +264,19 @@ def run_rules(
         found.take(operator.step(*ordering.release(), take=found.take))
     if end:
         ordering.end()
-        found.take(operator.step(*ordering.release(), take=found.take))
-    for name, n in late.items():
-        if n and name in made_arrival:
-            _warn_unsorted(name, n, lengths[name])
+        batch, mark = ordering.release()
+        found.take(operator.step(batch, min(mark, until_ns), take=found.take))
     waiting = {name: len(ids) for name, ids in ordering.waiting_ids().items()}
-    for name, n in lengths.items():
-        accounting[name] = {
+    accounting = {
+        name: {
             "read": n,
             "processed": n - late[name] - duplicate[name] - waiting[name],
             "late": late[name],
             "duplicate": duplicate[name],
             "buffered": waiting[name],
         }
+        for name, n in lengths.items()
+    }
     seconds = time.perf_counter() - began
     return RunResult(
         found.in_order(), operator.counts(), accounting, seconds, found.failures
@@ -218,14 +293,14 @@ def _check_count(name: str, number: Any) -> None:
         )
 
 
-def _warn_unsorted(stream: str, late: int, rows: int) -> None:
+def _warn_unsorted(stream: str, late: int, rows: int, stacklevel: int) -> None:
     warnings.warn(
         f"{stream}: {late:,} of {rows:,} rows are late and no rule saw them: the frame "
         "has no entry_id, so its rows count as arriving in their order, and that is "
         'not the order of their times. Sort it: frame.sort("event_time"), or raise '
         "max_out_of_orderness.",
         CepWarning,
-        stacklevel=3,
+        stacklevel=stacklevel + 1,
     )
 
 
@@ -265,7 +340,10 @@ class _Found:
         )
 
 
-def _rules_of(rules: Rule | Sequence[Rule] | RulesAndStreams) -> list[Rule]:
+def rules_of(
+    rules: Rule | Sequence[Rule] | RulesAndStreams, caller: str
+) -> list[Rule]:
+    """Return the rules that were passed to a function of that name, at least one."""
     if isinstance(rules, Rule):
         return [rules]
     parts: Any = rules
@@ -273,7 +351,7 @@ def _rules_of(rules: Rule | Sequence[Rule] | RulesAndStreams) -> list[Rule]:
     found = list(several) if isinstance(several, Iterable) else []
     if not found or not all(isinstance(rule, Rule) for rule in found):
         raise UsageError(
-            f"run_rules takes rules, got {rules!r:.80}.",
+            f"{caller} takes rules, got {rules!r:.80}.",
             "Pass functions decorated with @rule(...), or a Pipeline.",
         )
     return found
@@ -311,7 +389,8 @@ def _first_arrival(table: tuple[str, EventColumns]) -> int:
     return int(rows.entry_ms[0]) if len(rows) else 0
 
 
-def _alerts(events: Sequence[DerivedEvent]) -> pl.DataFrame:
+def alert_frame(events: Sequence[DerivedEvent]) -> pl.DataFrame:
+    """Return derived events as a frame, as `RunResult.alerts`."""
     import polars as pl
 
     def title(data: Mapping[str, Any]) -> str:
