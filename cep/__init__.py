@@ -14,7 +14,7 @@ The map, from the bottom up; each package may import only from those above it:
 `cep.engine`, `cep.bus`   the matcher on columns; Redis: publish, read, replay
 `cep.frames`, `sample`    streams as DataFrames; the bundled sample of real data
 `cep.pipeline`            the live runtime: read, order, match, commit, recover
-`cep.backtesting`         the same rules over DataFrames
+`cep.backtesting`         the same rules over DataFrames, scored against labels
 `cep.reporting`           figures, and pages that need no network
 `cep.cli`                 the command ``cep``
 ========================  =====================================================
@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import cep.sample as sample
+    from cep.backtesting import backtest as backtest
     from cep.backtesting import run_rules as run_rules
     from cep.bus import EmbeddedServer as EmbeddedServer
     from cep.bus import Publisher as Publisher
@@ -127,6 +128,7 @@ __all__ = [
     "Pipeline",
     "stream",
     "run_rules",
+    "backtest",
     # data
     "load",
     "sample",
@@ -172,7 +174,7 @@ _HOMES = {
     "cep.events": ["Event", "register"],
     "cep.bus": ["connect_redis", "EmbeddedServer", "Publisher"],
     "cep.pipeline": ["Pipeline", "stream"],
-    "cep.backtesting": ["run_rules"],
+    "cep.backtesting": ["backtest", "run_rules"],
     "cep.frames": ["load"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,5 +1,27 @@
-"""The rules of a pipeline over history."""
+"""The rules of a pipeline over history, and how right they are.
 
+=============  ==============================================================
+`run`          rules over frames: the same matches as live
+`backtest`     that, with contributing events, what was suppressed, scores
+`labels`       what should have been found
+`score`        precision, recall, lead, intervals, baselines
+`compare`      whether a live run derived the same
+=============  ==============================================================
+"""
+
+from cep.backtesting.backtest import Backtest, backtest
+from cep.backtesting.compare import Comparison
+from cep.backtesting.labels import Labels, labels_of
 from cep.backtesting.run import RunResult, run_rules
+from cep.backtesting.score import Score
 
-__all__ = ["RunResult", "run_rules"]
+__all__ = [
+    "Backtest",
+    "Comparison",
+    "Labels",
+    "RunResult",
+    "Score",
+    "backtest",
+    "labels_of",
+    "run_rules",
+]

@@ -340,9 +340,7 @@ class _Found:
         )
 
 
-def rules_of(
-    rules: Rule | Sequence[Rule] | RulesAndStreams, caller: str
-) -> list[Rule]:
+def rules_of(rules: Rule | Sequence[Rule] | RulesAndStreams, caller: str) -> list[Rule]:
     """Return the rules that were passed to a function of that name, at least one."""
     if isinstance(rules, Rule):
         return [rules]

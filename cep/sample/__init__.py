@@ -17,6 +17,8 @@ The requests are from another year than the trades. One constant shift puts
 them onto the market's clock; **the two streams have no causal relation**, and
 whatever looks like one was put there by the choice of that constant.
 
+`cep.sample.mentions` is a worked example of the last two: a rule and its score.
+
 `provenance` tells source, licence, attribution and what was cut; the files are
 made by ``python -m cep.sample.build``.
 """

@@ -54,6 +54,9 @@ def test_the_whole_sample_gives_the_same_events_live_and_over_frames(redis, redi
     result = cep.run_rules(pipeline, frames)
     assert derived(result) == found
     assert len(result.events) == len(found)
+    backtest = cep.backtest(pipeline, frames)
+    assert backtest.compare(load(live.OUTPUT, url=redis_url)).equal
+    assert len(backtest.ids) == len(found)
     for name, counts in summary.streams.items():
         told = result.accounting[name]
         assert told["processed"] == counts.processed
