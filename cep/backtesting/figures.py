@@ -30,9 +30,9 @@ def backtest_sheet(bt: Backtest) -> go.Figure:
 
     Labels are bars behind the alerts: thick where one came, thin where none did. There
     is a line for each rule and key, or for each rule if those are more than 24. Scores
-    have their 95 % intervals, and beside them what as many random alerts and an always-on
-    alarm would score. Of more than 2,000 alerts evenly chosen ones are drawn, which the
-    subtitle says.
+    have their 95 % intervals, and beside them what as many random alerts and an alarm
+    that is always on would score. Of more than 2,000 alerts evenly chosen ones are
+    drawn, which the subtitle says.
     """
     from plotly.subplots import make_subplots
 
