@@ -32,6 +32,7 @@ from cep.engine.running_rule import ERRORS, RuleCounts, RunningRule
 from cep.engine.running_slots import RunningSlots
 from cep.engine.running_windows import RunningWindows
 from cep.engine.state import (
+    ENGINE_FIELD,
     EngineState,
     damaged,
     pack,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from cep.events.columns import Column, EventColumns
     from cep.rules.rule import Rule
 
-_ENGINE_FIELD = "engine"
 # Keys with nothing left to remember are given back when this many have piled
 # up: sweeping is linear in the keys, so it must be rare.
 SWEEP_AT = 10_000
@@ -455,7 +455,7 @@ class Operator:
         self._removed.clear()
         for part in self._parts:
             changed.update(part.changes(part.take_dirty()))
-        changed[_ENGINE_FIELD] = self._engine_state()
+        changed[ENGINE_FIELD] = self._engine_state()
         return changed
 
     def snapshot(self) -> dict[str, bytes]:
@@ -466,7 +466,7 @@ class Operator:
             for name, blob in part.whole()
             if blob is not None
         }
-        fields[_ENGINE_FIELD] = self._engine_state()
+        fields[ENGINE_FIELD] = self._engine_state()
         return fields
 
     def _engine_state(self) -> bytes:
@@ -490,11 +490,11 @@ class Operator:
             If a field was written by other code or is damaged. The operator is
             then of no use.
         """
-        if _ENGINE_FIELD in state:
-            blob = state[_ENGINE_FIELD]
-            self._restore_engine(unpack(_ENGINE_FIELD, blob, EngineState))
+        if ENGINE_FIELD in state:
+            blob = state[ENGINE_FIELD]
+            self._restore_engine(unpack(ENGINE_FIELD, blob, EngineState))
         unknown = dict.fromkeys(state)
-        unknown.pop(_ENGINE_FIELD, None)
+        unknown.pop(ENGINE_FIELD, None)
         with _uncollected():
             self._restore_parts(state, unknown)
         return list(unknown)

@@ -19,9 +19,12 @@ from cep.engine.kernels import sums
 from cep.errors import StateVersionError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 STATE_VERSION = 5
+ENGINE_FIELD = "engine"  # the name of the one field that belongs to no key
 # Rows of a window that are stored together.
 CHUNK_ROWS = 64
 
@@ -41,6 +44,28 @@ class EngineState(msgspec.Struct):
     tripped: dict[str, tuple[Int64, Int64]] = {}
     closed_ns: Int64 = -(2**63)
     errors: dict[str, list[Int64]] = {}
+
+
+def added(state: Mapping[str, bytes], other: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what must be added to a snapshot to have what another one holds as well.
+
+    That is all of the rules and windows that the first has nothing of, and a field
+    for the engine that goes for both; the other one is of events that came before.
+    """
+    known = {_owner(name) for name in state}
+    found = {name: blob for name, blob in other.items() if _owner(name) not in known}
+    ours = unpack(ENGINE_FIELD, state[ENGINE_FIELD], EngineState)
+    theirs = unpack(ENGINE_FIELD, other[ENGINE_FIELD], EngineState)
+    ours.order = max(ours.order, theirs.order)
+    ours.tripped = theirs.tripped | ours.tripped
+    ours.errors = theirs.errors | ours.errors
+    return found | {ENGINE_FIELD: pack(ours)}
+
+
+def _owner(name: str) -> tuple[str, str]:
+    """Return the rule or windows that a field belongs to."""
+    kind, _, rest = name.partition("|")
+    return "w" if kind == "c" else kind, rest.partition("|")[0]
 
 
 class WindowRows(msgspec.Struct, array_like=True):

@@ -21,7 +21,7 @@ from cep.errors import CepError, UsageError, near_miss
 from cep.rules.rule import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
 OnGap = Literal["stop", "skip"]
@@ -103,6 +103,10 @@ class Pipeline:
         Where to look; empty: the home streams of the rules' event types.
     on_gap
         What to do when entries were lost before they were read; see `stream`.
+    on_change
+        What a rule that was changed begins with: "drop", nothing, as a new rule; or
+        "replay 15m", what it would hold had it seen the last 15 minutes of event
+        time (`cep.pipeline.replaying`). A mapping says so by rule; the others drop.
     durability
         "fast", "safe" or "ha" (`cep.pipeline.durability`): what is asked of the
         server, which is told at the start where it does not keep it.
@@ -112,6 +116,7 @@ class Pipeline:
     rules: tuple[Rule, ...]
     streams: tuple[InputStream, ...] = ()
     on_gap: OnGap = "skip"
+    on_change: str | Mapping[str, str] = "drop"
     durability: Level | None = None
 
     def __init__(
@@ -121,6 +126,7 @@ class Pipeline:
         streams: Sequence[InputStream | str] = (),
         *,
         on_gap: OnGap = "skip",
+        on_change: str | Mapping[str, str] = "drop",
         durability: Level | None = None,
     ) -> None:
         if not rules or not all(isinstance(rule, Rule) for rule in rules):
@@ -137,12 +143,42 @@ class Pipeline:
         object.__setattr__(self, "rules", tuple(rules))
         object.__setattr__(self, "streams", inputs)
         object.__setattr__(self, "on_gap", _checked_on_gap(on_gap))
+        object.__setattr__(self, "on_change", on_change)
         object.__setattr__(self, "durability", checked_level(durability))
+        if not isinstance(on_change, str):
+            _refuse_unknown(name, on_change, [rule.name for rule in rules])
+        for rule in rules:
+            self.replay_ns(rule.name)
 
     def on_gap_of(self, stream: InputStream) -> OnGap:
         """Return what to do when entries of a stream were lost."""
         own = stream.on_gap if isinstance(stream, PipelineStream) else None
         return own or self.on_gap
+
+    def replay_ns(self, rule: str) -> int:
+        """Return how much is replayed for a rule when it has changed; 0: nothing."""
+        given = self.on_change
+        said = given if isinstance(given, str) else given.get(rule, "drop")
+        if said == "drop":
+            return 0
+        word, _, length = said.partition(" ")
+        if word != "replay":
+            raise UsageError(
+                f"on_change is {said[:40]!r}.", "Write 'drop', or such as 'replay 15m'."
+            )
+        return duration_ns(length)
+
+
+def _refuse_unknown(
+    pipeline: str, on_change: Mapping[str, str], rules: Sequence[str]
+) -> None:
+    for name in on_change:
+        if name not in rules:
+            raise UsageError(
+                f"on_change of pipeline {pipeline!r} names {name[:80]!r}, which is no "
+                "rule of it.",
+                f"Its rules are {', '.join(rules)}.",
+            )
 
 
 def checked_level(level: str | None) -> Level | None:

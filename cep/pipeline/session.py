@@ -19,6 +19,7 @@ from cep.pipeline.memory import resident_bytes
 from cep.pipeline.output_rows import OutputRows
 from cep.pipeline.pending import Pending
 from cep.pipeline.poison import Care
+from cep.pipeline.replaying import replay
 from cep.pipeline.summary import Summary
 from cep.pipeline.ticks import Ticks
 
@@ -92,7 +93,9 @@ class Session:
             self.care,
         )
         self.ordering, self.accounting = self.intake.ordering, self.intake.accounting
-        self.dropped = self.operator.restore(stored.state)
+        self.replayed = replay(store.client, pipeline, stored, store.beat)
+        self.pending.dirty |= bool(self.replayed.state)
+        self.dropped = self.operator.restore(stored.state | self.replayed.state)
         self._note_changes(stored)
         self._note_rollback(stored)
         self.resumed = stored.resumed
@@ -108,7 +111,11 @@ class Session:
             if name not in current:
                 self.runner.note(f"rule {name} is gone: its state is removed")
             elif current[name] != found:
-                self.runner.note(f"rule {name} has changed: it starts without state")
+                events = self.replayed.events.get(name)
+                what = "it starts without state"
+                if events is not None:
+                    what = f"{events:,} events were replayed for it"
+                self.runner.note(f"rule {name} has changed: {what}")
 
     def _note_durability(self, level: Level) -> None:
         with clear_errors(self.store.client):
@@ -283,7 +290,7 @@ class Session:
     def _commit(self) -> None:
         place = self.intake.place()
         waits = bool(len(self.ordering))
-        state = self.operator.delta()
+        state = self.replayed.state | self.operator.delta()
         state.update(dict.fromkeys(self.dropped, None))
         meta = {
             "rules": self.hashes,
@@ -298,7 +305,7 @@ class Session:
         self.store.commit(self.pending.entries, state, meta)
         if self.runner.durability == "ha":
             self._wait_for_replica()
-        self.dropped = []
+        self.dropped, self.replayed.state = [], {}
         self.pending.clear()
         now = time.monotonic()
         if now - self.last_lag > limits.LAG_SECONDS:
