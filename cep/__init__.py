@@ -15,6 +15,7 @@ The map, from the bottom up; each package may import only from those above it:
 `cep.frames`, `sample`    streams as DataFrames; the bundled sample of real data
 `cep.pipeline`            the live runtime: read, order, match, commit, recover
 `cep.backtesting`         the same rules over DataFrames, scored against labels
+`cep.analysis`            whether one stream has to do with another
 `cep.reporting`           figures, and pages that need no network
 `cep.cli`                 the command ``cep``
 ========================  =====================================================

@@ -94,6 +94,20 @@ class UsageError(CepError, ValueError):
         return f"{self.problem} {self.remedy}".strip()
 
 
+class MissingExtraError(CepError, ImportError):
+    """A library is not installed that an extra of the package brings."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(library, extra)
+        self.library, self.extra = library, extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.library} is not installed. It comes with the extra "
+            f"{self.extra}: pip install 'cep-kit[{self.extra}]'"
+        )
+
+
 class InvalidDurationError(CepError, ValueError):
     """A value that is not a duration, such as a bare number."""
 

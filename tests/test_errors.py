@@ -22,6 +22,14 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.MissingExtraError("scipy", "stats"),
+        ImportError,
+        (
+            "scipy is not installed. It comes with the extra stats: "
+            "pip install 'cep-kit[stats]'"
+        ),
+    ),
+    (
         errors.InvalidIdError("abc", "it has 3 characters"),
         ValueError,
         (

@@ -2,8 +2,17 @@
 
 ====================  ========================================================
 `series`              a value over time, from a frame; one value per instant
+`event_times`         when something happened, from a frame
 `lead_lag`            Hayashi-Yoshida correlation of two series of ticks, by lag
+`rates`               correlation of how often events come, by lag
+`event_study`         the mean path of one stream around events of another
+`coincidence`         how often events of one stream are followed by another's
+`granger`             whether one stream's past helps to foretell another
+`transfer_entropy`    the same in bits, without straight lines
+`rotation`            surrogates that keep each stream's own rhythm
+`grid`                streams on cells of time, and their slow and daily shape
 `inference`           blocks of time, intervals, q-values
+`result`              what all results can do: print, plot, to_polars, to_csv
 ====================  ========================================================
 
 Nothing here reads Redis; frames come from `cep.load` or from anywhere else.
@@ -11,8 +20,37 @@ Nothing here reads Redis; frames come from `cep.load` or from anywhere else.
 
 from __future__ import annotations
 
+from cep.analysis.coincidence import Coincidence, event_coincidence
+from cep.analysis.event_study import EventStudy, event_study
+from cep.analysis.event_times import EventTimes, event_times
+from cep.analysis.granger import Granger, granger
 from cep.analysis.inference import q_values
 from cep.analysis.lead_lag import LeadLag, lead_lag
+from cep.analysis.rates import RateCorrelation, rate_correlation
+from cep.analysis.result import Result
 from cep.analysis.series import Series, series
+from cep.analysis.transfer_entropy import TransferEntropy, transfer_entropy
 
-__all__ = ["LeadLag", "lead_lag", "Series", "series", "q_values"]
+__all__ = [
+    # what comes in
+    "Series",
+    "series",
+    "EventTimes",
+    "event_times",
+    # two streams
+    "LeadLag",
+    "lead_lag",
+    "RateCorrelation",
+    "rate_correlation",
+    "EventStudy",
+    "event_study",
+    "Coincidence",
+    "event_coincidence",
+    "Granger",
+    "granger",
+    "TransferEntropy",
+    "transfer_entropy",
+    # many tests
+    "q_values",
+    "Result",
+]

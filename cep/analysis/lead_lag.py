@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import polars as pl
 
 from cep.analysis.inference import DRAWS, block_weights, max_statistic_p_value
 from cep.analysis.kernels import hayashi_yoshida
+from cep.analysis.lag_curve import Interval, LagCurve, interval
 from cep.clock import duration_ns, format_duration
 from cep.errors import UsageError
 
@@ -40,37 +40,16 @@ MIN_BLOCKS: Final = 20
 _MAX_BLOCKS: Final = 200
 _IN_A_BLOCK: Final = 10
 _SPANS: Final = 40  # the least common span, in largest lags
-_LEVEL: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-
-@dataclass(frozen=True, slots=True)
-class LeadLag:
+@dataclass(frozen=True, slots=True, repr=False)
+class LeadLag(LagCurve):
     """What `lead_lag` found.
 
     Attributes
     ----------
-    x, y
-        Names of the two series.
-    lags_ns
-        Shape ``(m,)``, ascending, symmetric about 0; above 0 ``x`` leads.
-    rho, low, high
-        Shape ``(m,)``, the correlation at each lag and its own 95 % interval.
     p_value
         Of no relation at any of the lags; see `max_statistic_p_value`.
-    best_lag_ns
-        Where ``|rho|`` is largest, with an interval.
     ratio
         Sum of squared correlations at lags above 0 over that below 0, within
         the inner fifth of the lags; above 1 ``x`` leads. With an interval.
@@ -82,62 +61,16 @@ class LeadLag:
         How many blocks of time intervals and p-value rest on.
     """
 
-    x: str
-    y: str
-    lags_ns: NDArray[np.int64]
-    rho: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    p_value: float
-    best_lag_ns: Interval
     ratio: Interval
     observations: tuple[int, int]
     start_ns: int
     end_ns: int
     blocks: int
 
-    @property
-    def rho_zero(self) -> float:
-        """The correlation at lag 0."""
-        return float(self.rho[len(self.rho) // 2])
-
-    @property
-    def rho_best(self) -> float:
-        """The correlation at the best lag."""
-        return float(self.rho[int(np.argmax(np.abs(self.rho)))])
-
-    @property
-    def verdict(self) -> str:
-        """What may be said, in words; a lead only if its interval excludes 0."""
-        if not self.p_value < _LEVEL:
-            return f"no relation between {self.x} and {self.y} was found"
-        lag = self.best_lag_ns
-        if lag.low > 0 or lag.high < 0:
-            first, second = (self.x, self.y) if lag.value > 0 else (self.y, self.x)
-            by = format_duration(int(abs(lag.value)))
-            return f"{first} leads {second} by {by}"
-        return f"{self.x} and {self.y} move together, neither leads"
-
-    def to_frame(self) -> pl.DataFrame:
-        """Return the curve: ``lag`` (duration), ``rho``, ``low``, ``high``."""
-        return pl.DataFrame(
-            {
-                "lag": pl.Series(self.lags_ns).cast(pl.Duration("ns")),
-                "rho": self.rho,
-                "low": self.low,
-                "high": self.high,
-            }
-        )
-
     def __str__(self) -> str:
-        lag = self.best_lag_ns
-        at, low, high = (_signed(int(ns)) for ns in (lag.value, lag.low, lag.high))
-        tested = f"{len(self.lags_ns)} lags up to {format_duration(self.lags_ns[-1])}"
         n, m = self.observations
         return (
-            f"{self.verdict} (p = {self.p_value:.3g} over {tested})\n"
-            f"  correlation {self.rho_zero:.3f} at lag 0, "
-            f"{self.rho_best:.3f} at {at} [{low}, {high}]\n"
+            f"{self._summary()}\n"
             f"  lead-lag ratio {self.ratio} (above 1: {self.x} leads)\n"
             f"  {n:,} and {m:,} observations, {self.blocks} blocks of time"
         )
@@ -235,8 +168,8 @@ def lead_lag(
         low,
         high,
         max_statistic_p_value(votes, draws=draws, seed=seed),
-        _interval(float(lags[np.argmax(np.abs(rho))]), best.astype(float)),
-        _interval(float(_ratio(rho, lags)), _ratio(drawn, lags)),
+        interval(float(lags[np.argmax(np.abs(rho))]), best.astype(float)),
+        interval(float(_ratio(rho, lags)), _ratio(drawn, lags)),
         (len(x), len(y)),
         start,
         end,
@@ -300,12 +233,3 @@ def _ratio(rho: NDArray[np.float64], lags: NDArray[np.int64]) -> NDArray[np.floa
         ahead, behind, out=np.full(np.shape(ahead), np.nan), where=behind > 0
     )
     return found
-
-
-def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
-
-
-def _signed(ns: int) -> str:
-    return "0" if not ns else f"{'+' if ns > 0 else '-'}{format_duration(abs(ns))}"

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from cep.errors import UsageError, near_miss
+from cep.analysis.columns import checked_columns, time_column_ns
 from cep.frames.from_frame import as_polars
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Transform = Literal["log", "none"]
-
-_PER_NS = {"ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +96,14 @@ def series(
     (array([2.]), 1)
     """
     rows = as_polars(frame)
-    for column in (time, value):
-        if column not in rows.columns:
-            near = near_miss(column, rows.columns)
-            hint = f"Did you mean {near[0]!r}?" if near else ""
-            raise UsageError(
-                f"The frame has no column {column!r}.",
-                f"{hint} Its columns are: {', '.join(rows.columns)}.".strip(),
-            )
-    kind = rows.schema[time]
-    if not isinstance(kind, pl.Datetime):
-        raise UsageError(
-            f"The column {time!r} is {kind}, not a datetime.",
-            "Convert it first, or name the column of event times with time=...",
-        )
-    # Microseconds would lose the nanoseconds of some clocks.
-    ns = rows[time].dt.timestamp(kind.time_unit or "us")
+    checked_columns(rows, (time, value))
+    ns = time_column_ns(rows, time)
     numbers = rows[value].cast(pl.Float64)
     if transform == "log":
         numbers = numbers.log()
     usable = numbers.is_finite().fill_null(value=False) & ns.is_not_null()
     kept = (
-        pl.DataFrame({"time": ns * _PER_NS[kind.time_unit or "us"], "value": numbers})
+        pl.DataFrame({"time": ns, "value": numbers})
         .filter(usable)
         .sort("time", maintain_order=True)
         .unique("time", keep="last", maintain_order=True)

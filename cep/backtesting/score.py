@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from cep.analysis.inference import DRAWS, block_weights
-from cep.analysis.lead_lag import Interval
+from cep.analysis.lag_curve import Interval
 from cep.clock import format_duration
 
 if TYPE_CHECKING:

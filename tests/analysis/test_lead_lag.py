@@ -169,8 +169,8 @@ def test_equal_seeds_give_equal_results_and_the_curve_as_a_frame():
     x, y = pair_with_lead(np.random.default_rng(0), 50, 200)
     one, other = lead_lag(x, y, seed=5), lead_lag(x, y, seed=5)
     assert str(one) == str(other)
-    frame = one.to_frame()
-    assert frame.equals(other.to_frame())
+    frame = one.to_polars()
+    assert frame.equals(other.to_polars())
     assert frame.columns == ["lag", "rho", "low", "high"]
     assert frame["lag"].dt.total_milliseconds().to_list() == list(
         range(-1000, 1001, 10)
