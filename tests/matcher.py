@@ -302,7 +302,7 @@ class Matcher:
             assert at.parent is not None
             at, level = at.parent, level - 1
         count = place.done[level]
-        if not count or (place.waiting and at.most != MANY):
+        if not count or (place.waiting and (at.most != MANY or count < at.least)):
             return []
         if at.children and at.most == MANY and count >= at.least:
             return []
@@ -562,16 +562,16 @@ class Matcher:
         return replace(place, waiting=waiting, spared=spared)
 
     def optional_here(self, place: Place) -> bool:
-        """Whether what the place waits for may be left out."""
+        """Whether what the place waits for may be left out.
+
+        All repetitions of the first element of an optional group count as such.
+        """
         node, done = place.node, place.done[-1]
         assert node is not None
-        if done:
-            return done >= node.least
-        if node.is_head:
-            assert node.parent is not None
-            first = not place.done[-2]
-            return node.optional or (first and node.parent.optional)
-        return node.optional
+        assert node.parent is not None
+        if node.is_head and not place.done[-2] and node.parent.optional:
+            return True
+        return done >= node.least if done else node.optional
 
     def contiguity(self, place: Place) -> str:
         """Return how what the place waits for follows what was bound before."""

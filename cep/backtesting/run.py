@@ -20,11 +20,11 @@ import msgspec
 from cep.clock import duration_ns
 from cep.engine.operator import Operator, RuleCounts
 from cep.engine.ordering import END_OF_TIME, InputStream, Ordering
-from cep.errors import CepWarning, UsageError, shown
+from cep.errors import CepWarning, UsageError, near_miss, shown
 from cep.rules.rule import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import timedelta
 
     import polars as pl
@@ -155,7 +155,8 @@ def run_rules(
     ------
     UsageError
         If the rules derive more than ``most``, naming the rule with the most; if
-        something that is no rule is passed, or a number that is no number of rows.
+        something that is no rule is passed, a stream that no event type lives on, or a
+        number that is no number of rows.
 
     Examples
     --------
@@ -360,7 +361,24 @@ def _streams_of(
 ) -> list[InputStream]:
     said = {stream.name: stream for stream in getattr(rules, "streams", ())}
     bound = duration_ns(max_out_of_orderness, allow_zero=True)
+    for name in names:
+        _check_stream(name, said)
     return [said.get(name, InputStream(name, bound)) for name in names]
+
+
+def _check_stream(name: str, said: Collection[str]) -> None:
+    """Refuse a stream that no event type lives on and no pipeline reads."""
+    from cep.events.registry import STREAMS, registry
+
+    known = {*STREAMS, *said, *(each.stream for each in registry.all())}
+    if name in known:
+        return
+    near = near_miss(name, known)
+    listed = ", ".join(sorted(known))
+    raise UsageError(
+        f"There is no stream {name!r:.80}.",
+        f"Did you mean {near[0]!r}?" if near else f"Streams: {listed}.",
+    )
 
 
 def _tables(

@@ -39,7 +39,7 @@ class DerivedEvent:
     certain; for a window, its end); ``lineage`` the contributing events' ids in
     binding order (of a window its last event's), and ``steps`` the step that bound
     each. ``timeout`` says that it tells of a partial
-    match that ran out of time.
+    match that ran out of time. ``key`` is written as `key_text` says.
     """
 
     id: str
@@ -65,6 +65,22 @@ class DerivedEvent:
             "key": self.key,
             "lineage": list(self.lineage),
         }
+
+
+def key_text(parts: Sequence[str]) -> str:
+    r"""Return a key as one text: as it is, or several parts joined by slashes.
+
+    Among several parts, one's own slashes and backslashes have a backslash before
+    them, so that no two keys read alike.
+
+    >>> key_text(["BTC/USD"])
+    'BTC/USD'
+    >>> print(key_text(["BTC/USD", "kraken"]), key_text(["BTC", "USD/kraken"]))
+    BTC\/USD/kraken BTC/USD\/kraken
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return "/".join(part.replace("\\", "\\\\").replace("/", "\\/") for part in parts)
 
 
 def cause_head(rule: Rule, key_canonical: str) -> bytes:
@@ -113,7 +129,7 @@ def derived_events(
     if compiled.takes_windows:
         packed += b"".join(time.to_bytes(8, "big", signed=True) for time in times)
     lineage = tuple(words_to_ulid(hi & mask, lo & mask) for hi, lo in ids)
-    key_text = "/".join(key_parts)
+    key = key_text(key_parts)
     at = 0
     for index, emission in enumerate((*rule.emissions, *rule.timeouts)):
         n = len(emission.leaves())
@@ -134,11 +150,11 @@ def derived_events(
             rule=rule.name,
             rule_version=rule.version,
             severity=rule.severity,
-            key=key_text,
+            key=key,
             data=data,
             lineage=lineage,
             steps=tuple(steps),
-            correlation_id=key_text if rule.key == ("correlation_id",) else "",
+            correlation_id=key if rule.key == ("correlation_id",) else "",
             timeout=timeout,
         )
 
@@ -150,16 +166,16 @@ def _payload(
     event_id: str,
     key_parts: Sequence[str],
 ) -> dict[str, Any]:
-    rule, key_text = compiled.rule, "/".join(key_parts)
+    rule, key = compiled.rule, key_text(key_parts)
     values = filled_fields(emission, leaves)
     title = emission.title
     if title is not None:
-        title = filled_title(title, {**values, "key": key_text})
+        title = filled_title(title, {**values, "key": key})
     if emission.type == ALERT:
         return {
             "rule": rule.name,
             "rule_version": rule.version,
-            "key": key_text,
+            "key": key,
             "severity": rule.severity,
             "title": title if title is not None else rule.doc or rule.name,
             "values": values,

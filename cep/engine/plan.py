@@ -130,6 +130,7 @@ class CompiledRule:
         out[nfa.R_MISSING] = rule.after_match.on_missing == "trip"
         out[nfa.R_CONDITIONS] = self.conditions_in_table
         out[nfa.R_AHEAD] = self._may_look_ahead()
+        out[nfa.R_TRIPS] = self._may_trip()
         out[nfa.R_SPACE], out[nfa.R_WORD] = self.keyspace, word
         out[nfa.R_OUT], out[nfa.R_OUT_BINDINGS] = nfa.FOR_EVER, OUT_BINDINGS
         if rule.limits.policy == "trip":
@@ -138,6 +139,11 @@ class CompiledRule:
             most = min(rule.limits.bindings_per_event, OUT_BINDINGS)
             out[nfa.R_OUT_BINDINGS] = most
         return out
+
+    def _may_trip(self) -> bool:
+        """Whether what the rule finds may stop it."""
+        rule = self.rule
+        return rule.limits.policy == "trip" or rule.after_match.on_missing == "trip"
 
     def _may_look_ahead(self) -> bool:
         """Whether a partial match may be left out that dies soon (`nfa.dies_ahead`).
@@ -148,8 +154,7 @@ class CompiledRule:
         if (
             rule.pattern.within_ns
             or states[:, nfa.S_GAP].any()
-            or rule.limits.policy == "trip"
-            or rule.after_match.on_missing == "trip"
+            or self._may_trip()
             or self.conditions_in_table < 0
             or not (self.reactions[0] >= nfa.TAKES).any()
         ):

@@ -197,17 +197,19 @@ class RunningRule:
         while True:
             at = nfa.feed(h, ints, cols, keys, bits, order, begin, at, end, until_ns)
             if at == end:
-                return
+                break
             self._drain()
             if at >= 0:
                 self.make_room(int(keys[self.compiled.keyspace, at]))
             else:
                 self.make_room(int(self.arena.heap[0, 1]))
-                at = end
+                at = -1 - at
             if len(self.arena.nodes) < OUT_ROWS:
                 # Nodes of what is put out are held until it is copied.
                 self.ensure(0, len(self.arena.nodes))
             self.operator.take_early(self)
+        if self._counters[nfa.C_TRIPPED]:
+            self._drain()
 
     def is_due(self, now_ns: int) -> bool:
         """Whether anything happens if time passes to then."""
@@ -226,10 +228,43 @@ class RunningRule:
 
     def _drain(self) -> None:
         """Copy what the kernel put out: in order, once each, cooldown observed."""
-        arena, compiled = self.arena, self.compiled
-        n = int(arena.counters[nfa.C_OUT])
-        if not n:
+        n = int(self._counters[nfa.C_OUT])
+        if n:
+            self._take_out(n)
+        if self._counters[nfa.C_TRIPPED]:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop all that a tripped rule still holds: nothing comes of it any more.
+
+        It no longer sees the events that would have broken an absence, or that would
+        have displaced a match that is held back.
+        """
+        c, keys = self._counters, self.arena.keys
+        if not c[nfa.C_PARTIAL_BUMP]:
             return
+        c[nfa.C_DROPPED] += c[nfa.C_LIVE]
+        c[nfa.C_HELD_PRUNED] += keys[:, nfa.K_HELD_COUNT].sum()
+        used = np.flatnonzero((keys[:, nfa.K_HEAD] >= 0) | (keys[:, nfa.K_HELD] >= 0))
+        changed = used[keys[used, nfa.K_DIRTY] == 0]
+        dirty = int(c[nfa.C_DIRTY])
+        self.arena.dirty[dirty : dirty + changed.size] = changed
+        keys[changed, nfa.K_DIRTY] = 1
+        keys[used[:, None], [nfa.K_HEAD, nfa.K_TAIL, nfa.K_HELD]] = -1
+        empty = [nfa.K_COUNT, nfa.K_HELD_COUNT, nfa.K_BINDINGS, nfa.K_OCCUPIED]
+        keys[used[:, None], empty] = 0
+        keys[used, nfa.K_DEADLINE] = nfa.FOR_EVER
+        keys[:, nfa.K_TIMER] = 0
+        self.arena.bars[used] = np.nan
+        c[nfa.C_DIRTY] += changed.size
+        c[[nfa.C_LIVE, nfa.C_HEAP]] = 0
+        c[[nfa.C_PARTIAL_BUMP, nfa.C_PARTIAL_FREED]] = 0
+        c[[nfa.C_NODE_BUMP, nfa.C_NODE_FREED]] = 0
+        c[[nfa.C_PARTIAL_FREE, nfa.C_NODE_FREE]] = -1
+
+    def _take_out(self, n: int) -> None:
+        """Copy the ``n`` rows that the kernel put out."""
+        arena, compiled = self.arena, self.compiled
         order, offsets = np.empty(n, np.int64), np.empty(n + 1, np.int64)
         count = nfa.settle(self._handle, order, offsets)
         rule = compiled.rule

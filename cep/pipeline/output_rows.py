@@ -29,6 +29,7 @@ from cep.engine.derive import (
     derived_events,
     filled_fields,
     filled_title,
+    key_text,
     leaf_value,
 )
 from cep.errors import CepError
@@ -139,7 +140,7 @@ class _Cause:
     @classmethod
     def of(cls, matches: Matches, texts: _JsonTexts) -> _Cause:
         known = {k: parts for k, (parts, _) in matches.keys.items()}
-        joined = {k: "/".join(parts) for k, parts in known.items()}
+        joined = {k: key_text(parts) for k, parts in known.items()}
         as_json = {k: texts.of(text) for k, text in joined.items()}
         keys = matches.key.tolist()
         moments = (matches.time_ns // NS_PER_MS).astype(_DATE)
@@ -363,7 +364,7 @@ def _learned(
     parts = _key_marks(compiled)
     marks |= {_encode(part): f"part{at}" for at, part in enumerate(parts)}
     if parts:
-        marks[_encode("/".join(parts))] = "key"
+        marks[_encode(key_text(parts))] = "key"
     marks[_encode(sample.id)] = "id"
     marks[_encode(sample.lineage)] = "lineage"
     if emission.title is not None:

@@ -243,7 +243,9 @@ def rule(
         Name of the rule (letters, digits, ``-``, ``_``, ``.``) and its version,
         at least 1; raise the version when the meaning changes.
     key
-        Field or fields that split the events.
+        Field or fields that split the events. Numbers are keys by their values as
+        doubles: 1 and 1.0 are one key, 0.1 + 0.2 and 0.3 are two, and whole numbers
+        beyond 2**53 are one key with their neighbours; key by a text instead.
     severity
         ``info``, ``warning`` or ``critical``.
     cooldown

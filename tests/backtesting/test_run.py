@@ -86,6 +86,15 @@ def test_the_order_of_the_result_does_not_depend_on_how_the_input_is_cut():
         assert cep.run_rules(rule, frame, batch_rows=rows).ids == whole.ids
 
 
+def test_a_stream_that_there_is_not_is_refused():
+    rule = build_rule("r", on("market.trade"), [emit()])
+    with pytest.raises(UsageError, match=r"no stream 'market.event'.*'market.events'"):
+        cep.run_rules(rule, {"market.event": trades(2)})
+    with pytest.raises(UsageError, match=r"no stream 'foo'.*Streams: ai.events, "):
+        cep.run_rules(rule, {"foo": trades(2)})
+    assert len(cep.run_rules(rule, {"market.events": trades(2)}).events) == 2
+
+
 @pytest.mark.parametrize("name", ["batch_rows", "most"])
 @pytest.mark.parametrize("number", [0, -3, "x", 2.0, True])
 def test_a_number_of_rows_that_is_none_is_refused(name, number):

@@ -156,3 +156,39 @@ def test_more_outputs_than_fit_at_once_come_in_order():
     assert len({event.id for event in outputs.events}) == 2 ** (n - 1)
     (matches,) = outputs.matches
     assert np.all(np.diff(matches.time_ns) >= 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_rule_that_trips_lets_all_its_partial_matches_go(size):
+    low = on("test.tick", name="low")
+    high = on("test.tack", name="high")
+    limits = Limits(partials_per_key=2, policy="trip")
+    pattern = seq(low).then(high).within("10ms")
+    rule = build_rule("trips", pattern, [emit()], key="key", limits=limits)
+    operator = Operator([rule])
+    rows = [{"t": t, "key": k, "x": t} for t, k in enumerate("bcaaaaa")]
+    batch = streams.ordered(operator, rows)
+    for begin in range(0, len(rows), size):
+        part = batch.take(slice(begin, begin + size))
+        assert not operator.step(part, int(part.time[-1])).events
+    counts = operator.counts()["trips"]
+    assert (counts.tripped, counts.live_partials, counts.dropped_partials) == (
+        True,
+        0,
+        5,
+    )
+    assert list(operator.snapshot()) == ["engine"]
+
+
+def test_keys_of_several_parts_do_not_read_alike():
+    rule = build_rule("r", on("test.tick"), [emit()], key=["key", "text"])
+    rows = [
+        {"t": 0, "key": "a/b", "text": "c"},
+        {"t": 0, "key": "a", "text": "b/c"},
+        {"t": 0, "key": "a\\", "text": "b"},
+        {"t": 0, "key": "a\\/b", "text": "c"},
+    ]
+    events = run(rule, rows)[1].events
+    assert [x.key for x in events] == [r"a\/b/c", r"a/b\/c", r"a\\/b", r"a\\\/b/c"]
+    assert len({x.id for x in events}) == 4
+    assert [x.data["key"] for x in events] == [x.key for x in events]

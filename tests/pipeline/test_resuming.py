@@ -163,7 +163,7 @@ def test_the_command_says_what_it_did_and_what_is_no_rule(redis, redis_url, caps
 def test_a_rule_that_kept_what_it_had_begun_would_be_seen(
     redis, redis_url, monkeypatch
 ):
-    """The planted bug: it only goes on."""
+    """The planted bug: it lets nothing go when it stops, and then only goes on."""
     from cep.engine.kernels import nfa
     from cep.engine.running_rule import RunningRule
 
@@ -171,6 +171,7 @@ def test_a_rule_that_kept_what_it_had_begun_would_be_seen(
         self.arena.counters[nfa.C_TRIPPED] = 0
         return []
 
+    monkeypatch.setattr(RunningRule, "_let_go", lambda _: None)
     at = stopped(redis, redis_url)
     monkeypatch.setattr(RunningRule, "start_anew", only_go_on)
     ask_to_resume(redis, "p", "pairs")

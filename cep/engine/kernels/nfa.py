@@ -121,7 +121,8 @@ R_CONDITIONS = 12  # conditions on the event alone, if there is a table of react
 R_SPACE, R_WORD = 13, 14  # which keys and which bits of a batch are the rule's
 R_OUT, R_OUT_BINDINGS = 15, 16  # how much is put out before it has to be taken
 R_AHEAD = 17  # whether `dies_ahead` may be asked
-PARAM_WIDTH = 18
+R_TRIPS = 18  # whether the rule may trip, so that time passes for all keys at once
+PARAM_WIDTH = 19
 NO_SKIP, TO_NEXT, PAST_LAST, TO_FIRST, TO_LAST = 0, 1, 2, 3, 4
 DROP_OLDEST, DROP_NEW, TRIP = 0, 1, 2
 AHEAD = 8  # events of a key that are looked at ahead of a partial match's beginning
@@ -770,11 +771,7 @@ def expire(h, k, now):
             unlink(h, k, before, p)
             node, start = partials[p, P_NODE], partials[p, P_START]
             order = partials[p, P_ORDER]
-            # A tripped rule no longer sees the events that would have broken an
-            # absence, so only what was certain by then may come out.
-            if c[C_TRIPPED] != 0 and end > c[C_TRIPPED_AT]:
-                c[C_DROPPED] += 1
-            elif states[partials[p, P_STATE], S_KIND] == PENDING:
+            if states[partials[p, P_STATE], S_KIND] == PENDING:
                 complete(h, k, np.int64(-1), node, start, end, order)
             else:
                 c[C_TIMEOUTS] += 1
@@ -1164,6 +1161,26 @@ def enforce_limits(h, k, now):
     return True
 
 
+@inner
+def let_time_pass(h, until):
+    """Let time pass to ``until`` for all keys; whether there was room for all.
+
+    Where what one key does may trip the rule, what ends goes in order of time.
+    """
+    heap, keys, c = heap_of(h), keys_of(h), counters_of(h)
+    in_turn = params_of(h)[R_TRIPS] != 0
+    while c[C_HEAP] > 0 and heap[0, 0] <= until and c[C_TRIPPED] == 0:
+        k = heap[0, 1]
+        if not has_room(h, k):
+            return False
+        end = heap[0, 0] if in_turn else until
+        pop_timer(h)
+        expire(h, k, end)
+        if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
+            set_timer(h, keys[k, K_DEADLINE], k)
+    return True
+
+
 @kernel
 def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until):
     """Take in rows ``begin`` to ``end``, then let time pass; return the row reached.
@@ -1172,9 +1189,9 @@ def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until
 
     ``order`` is the place of row 0 in the engine's order of events. A row short
     of the end means that the arena is too small (or its output full, R_OUT) for the
-    next event, -1 that it is for the key whose time runs out next: drain,
-    enlarge, and call again from there. ``cols`` must have a row even if there
-    is none to take in.
+    next event; ``-1 - row`` that, before that row, it is for the key whose time runs
+    out next: drain, enlarge, and call again from there. ``cols`` must have a row even
+    if there is none to take in.
     """
     h = handle.ctypes.data
     keys = keys_of(h)
@@ -1185,6 +1202,7 @@ def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until
     handle[FIRST_ROW, 0] = order
     most, most_bound = params_of(h)[R_CAP], params_of(h)[R_BINDINGS]
     space, word = params_of(h)[R_SPACE], params_of(h)[R_WORD]
+    trips = params_of(h)[R_TRIPS] != 0
     looks = params_of(h)[R_AHEAD] != 0 and end - begin >= len(keys)
     following = np.empty(end - first if looks else 0, np.int64)
     if looks:
@@ -1197,6 +1215,10 @@ def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until
             continue
         k, b, now = all_keys[space, i], all_bits[word, i - first], ints[TIME_NS, i]
         if k < 0 or c[C_TRIPPED] != 0:
+            continue
+        if trips and not let_time_pass(h, now):
+            return -1 - i
+        if c[C_TRIPPED] != 0:
             continue
         occupied = keys[k, K_OCCUPIED]
         what = reaction(h, np.int64(0), b)
@@ -1236,16 +1258,7 @@ def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until
             mark_dirty(h, k)
             if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
                 set_timer(h, keys[k, K_DEADLINE], k)
-    heap = heap_of(h)
-    while c[C_HEAP] > 0 and heap[0, 0] <= until:
-        k = heap[0, 1]
-        if not has_room(h, k):
-            return -1
-        pop_timer(h)
-        expire(h, k, until)
-        if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
-            set_timer(h, keys[k, K_DEADLINE], k)
-    return end
+    return end if let_time_pass(h, until) else -1 - end
 
 
 @inner
