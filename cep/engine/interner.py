@@ -63,7 +63,15 @@ class Interner:
 
     def codes(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the codes of several texts."""
-        return np.fromiter(map(self.code, texts), np.int64, len(texts))
+        known = self._codes
+        found = list(map(known.get, texts))
+        if None in found:
+            pairs = zip(texts, found, strict=True)
+            new = dict.fromkeys([text for text, code in pairs if code is None])
+            known.update(zip(new, range(len(self.texts), len(self.texts) + len(new))))
+            self.texts += new
+            return np.array([known[text] for text in texts], np.int64)
+        return np.array(found, np.int64)
 
     def dictionary(self, texts: list[str]) -> NDArray[np.int64]:
         """Return the codes of a column's dictionary, which only ever grows.

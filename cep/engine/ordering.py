@@ -233,9 +233,7 @@ class Ordering:
         is_due = found.time < mark
         if not is_due.all():
             self._hold(found.take(~is_due))
-            found = found.take(is_due)
-        by = (found.entry_seq, found.entry_ms, found.stream, found.time)
-        found = found.take(np.lexsort(by))
+        found = found.take(_in_order(found, np.flatnonzero(is_due)))
         if limit is not None and limit < len(found):
             self._due = found
             return self._release_due(limit)
@@ -326,3 +324,27 @@ class Ordering:
         for name, clock in state["clocks"].items():
             if name in self.number:
                 self.clocks[self.number[name]] = _Clock(*clock)
+
+
+def _in_order(batch: Batch, due: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return rows by (event time, stream, entry id).
+
+    Rows mostly come in the order of their entries, stream by stream. Then a place
+    says as much as stream and entry id, and one number of time and place sorts
+    them: a third of the time that four keys take.
+    """
+    time, stream, ms, seq = (
+        row[due] for row in (batch.time, batch.stream, batch.entry_ms, batch.entry_seq)
+    )
+    if (stream[1:] < stream[:-1]).any():
+        by_stream = np.argsort(stream, kind="stable")
+        due, time, stream = due[by_stream], time[by_stream], stream[by_stream]
+        ms, seq = ms[by_stream], seq[by_stream]
+    later = (ms[1:] > ms[:-1]) | ((ms[1:] == ms[:-1]) & (seq[1:] > seq[:-1]))
+    least, bits = int(time.min(initial=END_OF_TIME)), len(due).bit_length()
+    spread = int(time.max(initial=LONG_AGO)) - least
+    if not (later | (stream[1:] > stream[:-1])).all() or spread >> (63 - bits):
+        return due[np.lexsort((seq, ms, stream, time))]
+    order = (time - least) << bits | np.arange(len(due))
+    order.sort()
+    return due[order & ((1 << bits) - 1)]

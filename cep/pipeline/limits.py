@@ -8,10 +8,11 @@ from __future__ import annotations
 
 COMMIT_SECONDS = 0.1
 COMMIT_BYTES = 1_000_000
-STEP_ROWS = 1_000  # rows, hence at most that many changed keys, between looks
+STEP_ROWS = 8_000  # rows, hence at most that many changed keys, between looks
+FIRST_ROWS = 1_000  # those of the first step, before it is known what comes of one
 
-READ_COUNT = 2_000
-ROWS_AHEAD = 1_000  # a stream with so many rows waiting for another is read no further
+READ_COUNT = 5_000
+ROWS_AHEAD = 5_000  # a stream with so many rows waiting for another is read no further
 BLOCK_MS = 250
 TICK_SECONDS = 1.0
 ROWS_TOLD = 100_000  # rows that wait for one stream, from which on it is named

@@ -78,7 +78,7 @@ class Session:
             self._note_durability(runner.durability)
         self.last_lag = self.last_report = self.last_memory = time.monotonic()
         self.base_outputs = stored.outputs
-        self.step_rows = limits.STEP_ROWS
+        self.step_rows = min(limits.FIRST_ROWS, limits.STEP_ROWS)
         self.stopped: set[str] = set()
         self.told: set[str] = set()
         self.slow: set[str] = set()
