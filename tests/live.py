@@ -65,9 +65,7 @@ def write(redis, entries):
 
 def add(redis, key, words):
     """Write an entry of a commit on its own."""
-    reader = hiredis.Reader()
-    reader.feed(b"*%d\r\n%b" % words)
-    redis.execute_command("XADD", key, "*", *reader.gets())
+    redis.execute_command("XADD", key, "*", *words)
 
 
 def traffic(seed=0, n=600, bad=0.02, late=0.03):
@@ -316,3 +314,22 @@ def once(url, what=None, **options):
     runner = Runner(what or pipeline(), url, **options)
     runner.stop()
     return runner.run()
+
+
+def entries_of(blocks):
+    """Yield stream and words of each entry: what they share and what they do not."""
+    for block in blocks:
+        varying = iter(_words(block.shape.mask.count(b"v") * block.entries, block.data))
+        for _ in range(block.entries):
+            shared = iter(_words(*block.shape.constants))
+            yield (
+                block.stream,
+                [next(shared if x == ord("c") else varying) for x in block.shape.mask],
+            )
+        assert not list(varying)
+
+
+def _words(number, packed):
+    reader = hiredis.Reader()
+    reader.feed(b"*%d\r\n%b" % (number, packed))
+    return reader.gets()

@@ -55,12 +55,17 @@ def ulid_texts(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[bytes]:
     >>> ulid_texts(np.zeros(1, np.uint64), np.array([32], np.uint64))
     [b'00000000000000000000000010']
     """
+    texts: list[bytes] = ulid_letters(hi, lo).view(f"S{LENGTH}").ravel().tolist()
+    return texts
+
+
+def ulid_letters(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Return ids as `ulid_texts`, as bytes of shape ``(n, 26)``."""
     upper = (hi & _16_BITS) << np.uint64(24) | lo >> np.uint64(40)
     # Time and both halves of the random part: 10, 8 and 8 letters of five bits.
     parts = [
         (part[:, np.newaxis] >> _SHIFTS[-letters:]) & _FIVE_BITS
         for part, letters in ((hi >> np.uint64(16), 10), (upper, 8), (lo, 8))
     ]
-    letters = _LETTERS[np.concatenate(parts, axis=1).astype(np.intp)]
-    texts: list[bytes] = letters.view(f"S{LENGTH}").ravel().tolist()
-    return texts
+    letters: NDArray[np.uint8] = _LETTERS[np.concatenate(parts, axis=1).astype(np.intp)]
+    return letters

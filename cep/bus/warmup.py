@@ -35,9 +35,11 @@ def warm_up() -> None:
     from cep.bus.kernels import reply
     from cep.bus.kernels.shape import new_shapes
     from cep.bus.page import Entries, PageDecoder
+    from cep.bus.row_template import Hole, RowTemplate, Texts
 
     state, table = np.zeros(reply.STATE_SIZE, np.int64), np.zeros((1, 5), np.int64)
     reply.scan_reply(
         np.zeros(1, np.uint8), 0, state, table, table, table, *new_shapes()
     )
+    RowTemplate.of([[Hole("x")]]).fill({"x": Texts.of([b""])})
     PageDecoder("", envelope=["@user_id"]).decode(Entries.of([(b"0-0", [])]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STREAM = "notification.events"
 NS_PER_MS = 1_000_000
+_HEADS_KEPT = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,15 @@ def cause_head(rule: Rule, key_canonical: str) -> bytes:
     windows, the time of each follows (8): windows that overlap may end with the same
     event.
     """
+    return _cause_head(rule.name, key_canonical, rule.version)
+
+
+@lru_cache(_HEADS_KEPT)
+def _cause_head(name: str, key_canonical: str, version: int) -> bytes:
     # Every part has its length before it, so that no two causes read alike.
-    parts = rule.name.encode(), key_canonical.encode()
+    parts = name.encode(), key_canonical.encode()
     head = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return head + rule.version.to_bytes(4, "big")
+    return head + version.to_bytes(4, "big")
 
 
 def derived_events(

@@ -68,7 +68,8 @@ class Interner:
         if None in found:
             pairs = zip(texts, found, strict=True)
             new = dict.fromkeys([text for text, code in pairs if code is None])
-            known.update(zip(new, range(len(self.texts), len(self.texts) + len(new))))
+            places = range(len(self.texts), len(self.texts) + len(new))
+            known.update(zip(new, places, strict=True))
             self.texts += new
             return np.array([known[text] for text in texts], np.int64)
         return np.array(found, np.int64)

@@ -344,7 +344,10 @@ def _in_order(batch: Batch, due: NDArray[np.int64]) -> NDArray[np.int64]:
     least, bits = int(time.min(initial=END_OF_TIME)), len(due).bit_length()
     spread = int(time.max(initial=LONG_AGO)) - least
     if not (later | (stream[1:] > stream[:-1])).all() or spread >> (63 - bits):
-        return due[np.lexsort((seq, ms, stream, time))]
-    order = (time - least) << bits | np.arange(len(due))
-    order.sort()
-    return due[order & ((1 << bits) - 1)]
+        order = np.lexsort((seq, ms, stream, time))
+    else:
+        order = (time - least) << bits | np.arange(len(due))
+        order.sort()
+        order &= (1 << bits) - 1
+    rows: NDArray[np.int64] = due[order]
+    return rows

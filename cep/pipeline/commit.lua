@@ -5,7 +5,9 @@
 --
 -- KEYS  1 meta, 2 state, 3 dead letters, 4.. output streams
 -- ARGV  1 owner, 2 commit number expected, 3.. sections, each with its length:
---       outputs: n, then n times (key index, number of words, words...)
+--       outputs: n, then n times entries of one shape: key index, a letter for
+--         each word of an entry, c if it is the same in all, number of entries,
+--         those words, then the others of each entry
 --       state fields set: n, then n times (field, value)
 --       state fields removed: n, then the fields
 --       meta fields set: n, then n times (field, value)
@@ -36,15 +38,25 @@ redis.call('HSET', KEYS[1], 'owner', owner)
 redis.call('HDEL', KEYS[1], '')
 local added = {}
 for _ = 1, tonumber(word()) do
-  local key = KEYS[tonumber(word())]
-  local n = tonumber(word())
-  local id = redis.pcall('XADD', key, '*', unpack(ARGV, at, at + n - 1))
-  if type(id) == 'table' then
-    for _, entry in ipairs(added) do redis.call('XDEL', entry[1], entry[2]) end
-    return id
+  local key, mask, entries = KEYS[tonumber(word())], word(), tonumber(word())
+  local words, places = {}, {}
+  for i = 1, #mask do
+    if mask:sub(i, i) == 'c' then
+      words[i] = word()
+    else
+      words[i] = ''
+      places[#places + 1] = i
+    end
   end
-  added[#added + 1] = {key, id}
-  at = at + n
+  for _ = 1, entries do
+    for _, i in ipairs(places) do words[i] = word() end
+    local id = redis.pcall('XADD', key, '*', unpack(words))
+    if type(id) == 'table' then
+      for _, entry in ipairs(added) do redis.call('XDEL', entry[1], entry[2]) end
+      return id
+    end
+    added[#added + 1] = {key, id}
+  end
 end
 for _ = 1, tonumber(word()) do
   redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])

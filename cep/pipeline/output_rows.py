@@ -14,6 +14,7 @@ be; rows that are very large; outputs of which a mark does not come out as it we
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +24,8 @@ import msgspec
 import numpy as np
 
 from cep.bus.link import Words
-from cep.bus.ulid_columns import ulid_texts
+from cep.bus.row_template import Hole, RowTemplate, Texts
+from cep.bus.ulid_columns import ulid_letters
 from cep.engine.derive import (
     DerivedEvent,
     derived_events,
@@ -36,6 +38,7 @@ from cep.errors import CepError
 from cep.events.codec import FIELDS, MAX_ENTRY_BYTES
 from cep.events.registry import registry
 from cep.events.timestamps import END_MS
+from cep.pipeline.blocks import Block, Shape
 from cep.pipeline.entries import NS_PER_MS, output_fields
 from cep.rules.emission import ALERT, OPEN_FIELD, Emission
 
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from cep.engine.matches import Matches, Outputs
     from cep.engine.plan import CompiledRule
 
-    Row = tuple[str, Words] | DerivedEvent
+    Row = Block | DerivedEvent
 
 _OWN_MODELS: Final = "cep.events.models."
 _NESTED: Final = 16  # with so few brackets a JSON value surely nests not too deep
@@ -81,84 +84,149 @@ class OutputRows:
     def of(self, outputs: Outputs) -> Iterator[Row]:
         """Yield the entries of what a step found, in the order of `Outputs.events`.
 
-        An entry is a stream and its packed words. Where `output_fields`
-        has to judge, the derived event itself comes in its place.
+        Where `output_fields` has to judge, the derived event itself comes between
+        the blocks.
         """
-        times: list[int] = []
-        rows: list[Row] = []
-        for matches in outputs.matches:
-            for time_ns, found in zip(
-                matches.time_ns.tolist(), self._of_rule(matches), strict=True
-            ):
-                rows += found
-                times += [time_ns] * len(found)
-        if len(outputs.matches) < 2:
-            yield from rows
-        else:
-            yield from (rows[at] for at in np.argsort(times, kind="stable").tolist())
+        written = [
+            one
+            for rule, found in enumerate(outputs.matches)
+            for one in self._of_rule(rule, found)
+        ]
+        if not written:
+            return
+        time, match, output = (
+            np.concatenate([getattr(one, name) for one in written])
+            for name in ("time_ns", "match", "output")
+        )
+        sizes = [len(one.match) for one in written]
+        which = np.repeat(np.arange(len(written)), sizes)
+        row = np.concatenate([np.arange(size) for size in sizes])
+        rule = np.repeat([one.rule for one in written], sizes)
+        if len(written) > 1 or (time[1:] < time[:-1]).any():
+            order = np.lexsort((output, match, rule, time))
+            which, row = which[order], row[order]
+        apart = (which[1:] != which[:-1]) | (row[1:] != row[:-1] + 1)
+        cuts = [0, *(np.flatnonzero(apart) + 1).tolist(), len(row)]
+        for first, end in pairwise(cuts):
+            begin = int(row[first])
+            yield from written[which[first]].rows(begin, begin + end - first)
 
-    def _of_rule(self, matches: Matches) -> Iterator[list[Row]]:
-        """Yield the entries of each match."""
+    def _of_rule(self, number: int, matches: Matches) -> Iterator[_Written]:
+        """Yield the entries of each output of a rule."""
         rule = matches.compiled.rule
         templates = self._templates.get(rule.name)
         if templates is None:
             templates = _templates(matches.compiled)
             self._templates[rule.name] = templates
-        cause = _Cause.of(matches, self._texts)
-        written: list[list[Words | None]] = []
-        for index, template in enumerate(templates):
-            wanted = matches.timeout == (index >= len(rule.emissions))
-            if template is None or not wanted.any():
-                written.append([None] * len(matches))
-            else:
-                written.append(template.rows(matches, index, cause, self._texts))
-        streams = [t.stream if t is not None else "" for t in templates]
         split = len(rule.emissions)
-        for j, timeout in enumerate(matches.timeout.tolist()):
-            first, last = (split, len(templates)) if timeout else (0, split)
-            rows = [written[index][j] for index in range(first, last)]
-            slow: list[DerivedEvent] = []
-            if None in rows:
-                slow = matches.take([j]).events
-                self.slow += rows.count(None)
-            yield [
-                slow[at] if row is None else (streams[first + at], row)
-                for at, row in enumerate(rows)
-            ]
+        for timeout in (False, True):
+            which = np.flatnonzero(matches.timeout == timeout)
+            outputs = range(split, len(templates)) if timeout else range(split)
+            if not which.size or not outputs:
+                continue
+            some = matches
+            if which.size < len(matches):
+                some = matches.take(which.tolist())
+            cause = _Cause.of(some, self._texts)
+            for index in outputs:
+                written = _Written.of(some, which, number, index, outputs[0])
+                written.template = templates[index]
+                if (template := templates[index]) is not None:
+                    template.write(written, cause, self._texts)
+                self.slow += int((~written.sure).sum())
+                yield written
+
+
+@dataclass(slots=True)
+class _Written:
+    """One output of the matches of a rule: its entries packed, as far as they are sure.
+
+    ``match`` is the place of each among the rule's matches, ``output`` its number.
+    """
+
+    matches: Matches
+    template: _Template | None
+    rule: int
+    index: int
+    first: int  # of the outputs of such a match
+    match: NDArray[np.int64]
+    output: NDArray[np.int64]
+    sure: NDArray[np.bool_]
+    data: bytes
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        matches: Matches,
+        which: NDArray[np.int64],
+        rule: int,
+        index: int,
+        first: int,
+    ) -> _Written:
+        n = which.size
+        return cls(
+            matches,
+            None,
+            rule,
+            index,
+            first,
+            which,
+            np.full(n, index),
+            np.zeros(n, np.bool_),
+            b"",
+            np.zeros(n, np.int64),
+        )
+
+    @property
+    def time_ns(self) -> NDArray[np.int64]:
+        """When each is put out."""
+        return self.matches.time_ns
+
+    def rows(self, begin: int, end: int) -> Iterator[Row]:
+        """Yield entries from one to another."""
+        template = self.template
+        unsure = np.flatnonzero(~self.sure[begin:end]) + begin
+        for stop in [*unsure.tolist(), end]:
+            if stop > begin and template is not None:
+                first = int(self.ends[begin - 1]) if begin else 0
+                data = self.data[first : int(self.ends[stop - 1])]
+                yield Block(template.stream, template.shape, stop - begin, data)
+            if stop < end:
+                yield self.matches.take([stop]).events[self.index - self.first]
+            begin = stop + 1
 
 
 @dataclass(slots=True)
 class _Cause:
     """What the outputs of a match have in common, for each match."""
 
-    times: list[bytes]
     keys: list[str]
-    key_json: list[bytes]
     parts: list[tuple[str, ...]]
-    lineage: list[bytes]
+    texts: dict[str, Texts]
 
     @classmethod
     def of(cls, matches: Matches, texts: _JsonTexts) -> _Cause:
-        known = {k: parts for k, (parts, _) in matches.keys.items()}
-        joined = {k: key_text(parts) for k, parts in known.items()}
-        as_json = {k: texts.of(text) for k, text in joined.items()}
-        keys = matches.key.tolist()
+        known, places = np.unique(matches.key, return_inverse=True)
+        parts = [matches.keys[k][0] for k in known.tolist()]
+        joined = [key_text(some) for some in parts]
         moments = (matches.time_ns // NS_PER_MS).astype(_DATE)
-        ids = ulid_texts(matches.id_hi.view(np.uint64), matches.id_lo.view(np.uint64))
-        offsets = matches.offsets.tolist()
-        return cls(
-            [
-                text + b"Z"
-                for text in np.datetime_as_string(moments).astype("S23").tolist()
-            ],
-            [joined[k] for k in keys],
-            [as_json[k] for k in keys],
-            [known[k] for k in keys],
-            [
-                b'["' + b'","'.join(ids[a:b]) + b'"]' if b > a else b"[]"
-                for a, b in pairwise(offsets)
-            ],
-        )
+        stamps = np.datetime_as_string(moments).astype("S23")
+        ids = ulid_letters(matches.id_hi.view(np.uint64), matches.id_lo.view(np.uint64))
+        quoted = np.full((len(ids), 29), ord('"'), np.uint8)
+        quoted[:, 1:27], quoted[:, 28] = ids, ord(",")
+        lengths = 29 * np.diff(matches.offsets)
+        spans = np.stack([29 * matches.offsets[:-1], np.maximum(lengths - 1, 0)], 1)
+        found = {
+            "time": Texts.of_equal_length(stamps.view(np.uint8).reshape(-1, 23)),
+            "key": Texts.of([texts.of(text) for text in joined]).take(places),
+            "owner": Texts.of([text.encode() for text in joined]).take(places),
+            "lineage": Texts(quoted.reshape(-1), spans),
+        }
+        for at in range(len(parts[0])):
+            as_json = Texts.of([texts.of(some[at]) for some in parts])
+            found[f"part{at}"] = as_json.take(places)
+        return cls([joined[k] for k in places.tolist()], parts, found)
 
 
 @dataclass(slots=True)
@@ -170,29 +238,19 @@ class _Leaf:
     may_be_null: bool
 
 
-@dataclass(slots=True)
-class _Json:
-    """A JSON text with holes; what goes into each of them by name."""
-
-    text: bytes
-    holes: list[str]
-
-    def filled(self, columns: dict[str, list[bytes]], rows: int) -> list[bytes]:
-        """Return the texts of all rows."""
-        if not self.holes:
-            return [self.text % ()] * rows
-        text = self.text
-        parts = [columns[hole] for hole in self.holes]
-        return [text % row for row in zip(*parts, strict=True)]
-
-    @classmethod
-    def learned(cls, written: bytes, marks: dict[bytes, str]) -> _Json:
-        """Return the text around marks."""
-        longest_first = sorted(marks, key=len, reverse=True)
-        pattern = b"|".join(re.escape(mark) for mark in longest_first)
-        parts = re.split(b"(" + pattern + b")", written)
-        text = b"%b".join(part.replace(b"%", b"%%") for part in parts[::2])
-        return cls(text, [marks[mark] for mark in parts[1::2]])
+def _learned_json(written: bytes, marks: dict[bytes, str]) -> list[bytes | Hole]:
+    """Return the text around marks, and holes in their places."""
+    longest_first = sorted(marks, key=len, reverse=True)
+    pattern = b"|".join(re.escape(mark) for mark in longest_first)
+    parts = re.split(b"(" + pattern + b")", written)
+    found: list[bytes | Hole] = []
+    for text, mark in zip(parts[::2], [*parts[1::2], b""], strict=True):
+        found.append(text)
+        if mark:
+            name = marks[mark]
+            around = {"id": (b'"', b'"'), "lineage": (b"[", b"]")}.get(name, (b"", b""))
+            found += [around[0], Hole(name), around[1]]
+    return [part for part in found if part]
 
 
 @dataclass(slots=True)
@@ -201,64 +259,40 @@ class _Template:
 
     emission: Emission
     stream: str
-    words: bytes  # packed, with holes
-    has_key: bool  # as its correlation id
+    shape: Shape
+    rows: RowTemplate
     leaves: list[_Leaf]
-    data: _Json
-    metadata: _Json
+    json_holes: list[str]
 
-    def rows(
-        self, matches: Matches, index: int, cause: _Cause, texts: _JsonTexts
-    ) -> list[Words | None]:
-        """Return the words of each match's entry, None where they are not sure."""
-        n = len(matches)
+    def write(self, written: _Written, cause: _Cause, cache: _JsonTexts) -> None:
+        """Write an output of each match, but where it is not sure."""
+        matches, n = written.matches, len(written.match)
         time_ms = matches.time_ns // NS_PER_MS
         sure = (time_ms >= 0) & (time_ms < END_MS)
         if not sure.all():
-            return [None] * n
-        ids = ulid_texts(*matches.derived_ids(index))
-        columns = {
-            "id": [b'"' + one + b'"' for one in ids],
-            "key": cause.key_json,
-            "lineage": cause.lineage,
-        }
-        for hole in self.data.holes:
-            if hole.startswith("part"):
-                part = int(hole[4:])
-                columns[hole] = [texts.of(parts[part]) for parts in cause.parts]
+            return
+        ids = ulid_letters(*matches.derived_ids(written.index))
+        texts = {**cause.texts, "id": Texts.of_equal_length(ids)}
         for number, leaf in enumerate(self.leaves):
-            fragments = _fragments(
-                leaf, matches.values[:, leaf.column], matches.texts, texts
+            values = matches.values[:, leaf.column]
+            texts[f"leaf{number}"] = found = _leaf_texts(
+                leaf, values, matches.texts, cache
             )
-            for at in [at for at, one in enumerate(fragments) if not one]:
-                sure[at] = False
-            columns[f"leaf{number}"] = fragments
-        if "title" in self.data.holes:
-            columns["title"] = self._titles(matches, cause, texts)
-        data = self.data.filled(columns, n)
-        metadata = self.metadata.filled(columns, n)
-        owners = [k.encode() for k in cause.keys] if self.has_key else [b""] * n
-        sizes = zip(map(len, owners), map(len, data), map(len, metadata), strict=True)
-        text = self.words
-        rows: list[Words | None] = [
-            Words(
-                2 * len(FIELDS),
-                text % (event_id, when, a, owner, b, payload, c, about),
-            )
-            for event_id, when, owner, payload, about, (a, b, c) in zip(
-                ids, cause.times, owners, data, metadata, sizes, strict=True
-            )
-        ]
-        most = MAX_ENTRY_BYTES // 4
-        large = [len(a) + len(b) > most for a, b in zip(data, metadata, strict=True)]
-        if any(large) or not sure.all():
-            for at in np.flatnonzero(np.array(large) | ~sure).tolist():
-                rows[at] = None
-        return rows
+            sure &= found.spans[:, 1] > 0
+        if "title" in self.json_holes:
+            texts["title"] = self._titles(matches, cause, cache)
+        lengths = np.zeros(n, np.int64)
+        for hole in self.json_holes:
+            lengths += texts[hole].spans[:, 1]
+        sure &= lengths + self.rows.row_bytes <= MAX_ENTRY_BYTES // 4
+        written.sure = sure
+        if not sure.all():
+            for name, one in texts.items():
+                spans = np.where(sure[:, None], one.spans, 0)
+                texts[name] = Texts(one.data, spans)
+        written.data, written.ends = self.rows.fill(texts)
 
-    def _titles(
-        self, matches: Matches, cause: _Cause, texts: _JsonTexts
-    ) -> list[bytes]:
+    def _titles(self, matches: Matches, cause: _Cause, cache: _JsonTexts) -> Texts:
         title = self.emission.title or ""
         titles = []
         for row, key in zip(matches.values.tolist(), cause.keys, strict=True):
@@ -267,35 +301,41 @@ class _Template:
                 for leaf in self.leaves
             )
             named = {**filled_fields(self.emission, values), "key": key}
-            titles.append(texts.of(filled_title(title, named)))
-        return titles
+            titles.append(cache.of(filled_title(title, named)))
+        return Texts.of(titles)
 
 
-def _fragments(
+def _leaf_texts(
     leaf: _Leaf, values: NDArray[np.float64], texts: Sequence[str], cache: _JsonTexts
-) -> list[bytes]:
-    """Return a column's values as JSON, b"" where that is not sure."""
-    null = b"null" if leaf.may_be_null else b""
-    numbers = values.tolist()
+) -> Texts:
+    """Return a column's values as JSON, empty where that is not sure."""
     if leaf.kind == "float" and np.isfinite(values).all():
-        return _encode(numbers)[1:-1].split(b",")
+        return Texts.between_commas(_encode(values.tolist()))
     if leaf.kind == "int" and (np.abs(values) < _INT_LIMIT).all():
-        return _encode(values.astype(np.int64).tolist())[1:-1].split(b",")
-    found = []
-    for number in numbers:
-        value = None if number == np.inf or number == -np.inf else number
-        if value is None or (leaf.kind in ("int", "any") and abs(value) >= _INT_LIMIT):
-            found.append(b"")
-            continue
-        value = leaf_value(value, leaf.kind, texts)
-        if value is None:
-            found.append(null)
-        elif isinstance(value, str):
-            found.append(cache.of(value) if value or leaf.may_be_null else b"")
-        else:
-            text = _encode(value)
-            found.append(text if text.count(b"[") + text.count(b"{") < _NESTED else b"")
-    return found
+        return Texts.between_commas(_encode(values.astype(np.int64).tolist()))
+    # As bits, of which -0.0 has others than 0.0.
+    bits, places = np.unique(
+        np.ascontiguousarray(values).view(np.int64), return_inverse=True
+    )
+    numbers = bits.view(np.float64).tolist()
+    return Texts.of([_fragment(leaf, x, texts, cache) for x in numbers]).take(places)
+
+
+def _fragment(
+    leaf: _Leaf, number: float, texts: Sequence[str], cache: _JsonTexts
+) -> bytes:
+    """Return a value as JSON, b"" if that is not sure."""
+    if math.isinf(number) or (
+        leaf.kind in ("int", "any") and abs(number) >= _INT_LIMIT
+    ):
+        return b""
+    value = leaf_value(number, leaf.kind, texts)
+    if value is None:
+        return b"null" if leaf.may_be_null else b""
+    if isinstance(value, str):
+        return cache.of(value) if value or leaf.may_be_null else b""
+    text = _encode(value)
+    return text if text.count(b"[") + text.count(b"{") < _NESTED else b""
 
 
 class _JsonTexts:
@@ -375,40 +415,33 @@ def _learned(
             sample.data[OPEN_FIELD[emission.type]]["title"] = _TITLE_MARK
     words = output_fields(sample)
     fields = dict(zip(words[::2], words[1::2], strict=True))
-    data = _Json.learned(fields[b"data"], marks)
-    metadata = _Json.learned(fields[b"metadata"], marks)
-    expected = [f"leaf{number}" for number in range(len(leaves))]
-    came = [hole for hole in data.holes if hole.startswith("leaf")]
-    if sorted(came) != sorted(expected) or "lineage" in data.holes:
-        return None
     assert tuple(fields) == tuple(name.encode() for name in FIELDS)
+    about = _learned_json(fields[b"metadata"], marks)
+    holes: dict[bytes, list[bytes | Hole]] = {
+        b"id": [Hole("id")],
+        b"timestamp": [Hole("time"), b"Z"],
+        b"data": _learned_json(fields[b"data"], marks),
+        b"metadata": about,
+    }
+    if sample.correlation_id:
+        holes[b"correlation_id"] = [Hole("owner")]
+    in_data = [part for part in holes[b"data"] if isinstance(part, Hole)]
+    expected = [f"leaf{number}" for number in range(len(leaves))]
+    came = [hole for hole in in_data if hole.startswith("leaf")]
+    if sorted(came) != sorted(expected) or "lineage" in in_data:
+        return None
+    constants: list[bytes] = []
+    for name, value in fields.items():
+        constants += [name] if name in holes else [name, value]
+    mask = b"".join(b"cv" if name in holes else b"cc" for name in fields)
     return _Template(
         emission,
         sample.stream,
-        _words_with_holes(fields),
-        bool(sample.correlation_id),
+        Shape(mask, Words.of(constants)),
+        RowTemplate.of([holes[name] for name in fields if name in holes]),
         leaves,
-        data,
-        metadata,
+        [*in_data, *(part for part in about if isinstance(part, Hole))],
     )
-
-
-def _words_with_holes(fields: dict[bytes, bytes]) -> bytes:
-    """Return an entry's words packed, with holes for what differs between rows."""
-    out = b""
-    for name, value in fields.items():
-        out += _packed(name)
-        if name in (b"id", b"timestamp"):
-            out += b"$%d\r\n%%b\r\n" % len(value)
-        elif name in (b"correlation_id", b"data", b"metadata"):
-            out += b"$%d\r\n%b\r\n"
-        else:
-            out += _packed(value)
-    return out
-
-
-def _packed(word: bytes) -> bytes:
-    return Words.of([word]).data.replace(b"%", b"%%")
 
 
 def _mark(kind: str, number: int) -> str | float:

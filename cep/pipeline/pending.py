@@ -6,11 +6,11 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from cep.bus.link import Words
 from cep.pipeline import limits
+from cep.pipeline.blocks import Block
 
 if TYPE_CHECKING:
-    from cep.pipeline.store import Entry
+    from cep.bus.link import Words
 
 
 class Pending:
@@ -25,7 +25,7 @@ class Pending:
 
     def clear(self) -> None:
         """Begin the next commit."""
-        self.entries: list[Entry] = []
+        self.blocks: list[Block] = []
         self.size = 0
         self._since: float | None = None
 
@@ -43,9 +43,12 @@ class Pending:
 
     def add(self, stream: str, words: list[bytes] | Words) -> None:
         """Write one entry with the commit."""
-        packed = words if isinstance(words, Words) else Words.of(words)
-        self.entries.append((stream, packed))
-        self.size += len(packed.data)
+        self.add_block(Block.of_one(stream, words))
+
+    def add_block(self, block: Block) -> None:
+        """Write entries with the commit."""
+        self.blocks.append(block)
+        self.size += len(block.data)
         self.dirty = True
 
     def is_due(self) -> bool:

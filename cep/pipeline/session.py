@@ -12,6 +12,7 @@ from cep.bus.connection import clear_errors
 from cep.engine.operator import Operator
 from cep.errors import InvalidPayloadError, MemoryLimitError, UsageError
 from cep.pipeline import limits
+from cep.pipeline.blocks import Block
 from cep.pipeline.durability import WAIT_MS, Replicas, weakness
 from cep.pipeline.entries import output_fields, refused_output, rollback_letter
 from cep.pipeline.intake import Intake
@@ -151,7 +152,7 @@ class Session:
             self._process()
             stopping = self.runner.stopping
             # Outputs go out at once; a position or state alone waits for more.
-            due = bool(exhausted and self.pending.entries) or self.pending.is_due()
+            due = bool(exhausted and self.pending.blocks) or self.pending.is_due()
             if self.pending.dirty and (due or stopping or self.ordering.ended):
                 self._commit()
             self.store.beat()
@@ -273,8 +274,8 @@ class Session:
 
     def _write(self, outputs: Outputs) -> None:
         for row in self.output_rows.of(outputs):
-            if isinstance(row, tuple):
-                self.pending.add(*row)
+            if isinstance(row, Block):
+                self.pending.add_block(row)
             else:
                 self._put_out(row)
 
@@ -302,7 +303,7 @@ class Session:
             # Not before the last row: a commit may fall between two steps.
             "ended": "1" if self.ordering.ended and not waits else "0",
         }
-        self.store.commit(self.pending.entries, state, meta)
+        self.store.commit(self.pending.blocks, state, meta)
         if self.runner.durability == "ha":
             self._wait_for_replica()
         self.dropped, self.replayed.state = [], {}

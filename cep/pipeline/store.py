@@ -33,6 +33,7 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -49,6 +50,8 @@ from cep.pipeline.poison import Attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from cep.pipeline.blocks import Block, Shape
 
 
 class Absent(msgspec.Struct):
@@ -79,8 +82,6 @@ if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then
   redis.call('HSET', KEYS[1], 'attempts', ARGV[2])
 end
 """
-
-Entry = tuple[str, "Sequence[bytes] | Words"]  # stream; field, value, field, value...
 
 
 @dataclass(slots=True)
@@ -232,7 +233,7 @@ class Store:
 
     def commit(
         self,
-        entries: Sequence[Entry],
+        blocks: Sequence[Block],
         state: Mapping[str, bytes | None],
         meta: Mapping[str, Any],
     ) -> None:
@@ -247,18 +248,20 @@ class Store:
             everything and start from what is stored.
         """
         places = {self.meta: 1, self.state: 2, self.dlq: 3}
-        for stream, _ in entries:
-            places.setdefault(stream, len(places) + 1)
+        for block in blocks:
+            places.setdefault(block.stream, len(places) + 1)
         parts = [Words.of([b"%d" % len(places), *map(str.encode, places)])]
-        parts.append(_words(self.owner, self.seq, len(entries)))
-        heads: dict[tuple[str, int], Words] = {}
-        for stream, fields in entries:
-            of_entry = fields if isinstance(fields, Words) else Words.of(fields)
-            head = heads.get((stream, of_entry.length))
-            if head is None:
-                head = _words(places[stream], of_entry.length)
-                heads[stream, of_entry.length] = head
-            parts += [head, of_entry]
+        runs = [
+            (stream, shape, list(some))
+            for (stream, shape), some in groupby(blocks, key=_alike)
+        ]
+        parts.append(_words(self.owner, self.seq, len(runs)))
+        for stream, shape, some in runs:
+            count = sum(block.entries for block in some)
+            parts.append(_words(places[stream], shape.mask, count))
+            parts.append(shape.constants)
+            varying = shape.mask.count(b"v")
+            parts += [Words(varying * one.entries, one.data) for one in some]
         present = [(name, value) for name, value in state.items() if value is not None]
         gone = [name for name, value in state.items() if value is None]
         parts.append(_words(len(present), *(word for pair in present for word in pair)))
@@ -321,6 +324,10 @@ class Store:
         """Write a tick: time has come this far, or (``end``) the input has ended."""
         with clear_errors(self.client):
             self.client.xadd(self.ticks, {"kind": kind}, maxlen=1000, approximate=True)
+
+
+def _alike(block: Block) -> tuple[str, Shape]:
+    return block.stream, block.shape
 
 
 def _words(*words: str | bytes | int) -> Words:

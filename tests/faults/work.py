@@ -43,7 +43,7 @@ def commit_in_two(pause=0.0):
     commit = Store.commit
 
     def in_two(self, entries, *rest):
-        for stream, words in entries:
+        for stream, words in live.entries_of(entries):
             live.add(self.client, stream, words)
         time.sleep(pause if entries else 0)
         return commit(self, [], *rest)
@@ -71,7 +71,7 @@ def outputs_sent_again(module, url):
         try:
             return commit(self, entries, *rest)
         except ConnectionFailedError:
-            for stream, words in entries:
+            for stream, words in live.entries_of(entries):
                 live.add(self.client, stream, words)
             raise
 

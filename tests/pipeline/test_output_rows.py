@@ -8,7 +8,6 @@ import pytest
 from pydantic import BaseModel
 
 from cep import count, e, emit, m, on, rule, seq
-from cep.bus.link import Words
 from cep.bus.page import Entries, PageDecoder
 from cep.engine.operator import Operator
 from cep.engine.ordering import END_OF_TIME
@@ -16,6 +15,7 @@ from cep.errors import InvalidPayloadError
 from cep.events import register
 from cep.events.codec import encode
 from cep.events.registry import registry
+from cep.pipeline.blocks import Block
 from cep.pipeline.entries import output_fields
 from cep.pipeline.output_rows import OutputRows
 
@@ -64,7 +64,11 @@ def trade(i, price, **changes):
 def assert_same(outputs, slow=0):
     rows = OutputRows()
     found = [
-        row if isinstance(row, tuple) else written(row) for row in rows.of(outputs)
+        one
+        for row in rows.of(outputs)
+        for one in (
+            live.entries_of([row]) if isinstance(row, Block) else [written(row)]
+        )
     ]
     assert found == [written(event) for event in outputs.events]
     assert found
@@ -74,7 +78,7 @@ def assert_same(outputs, slow=0):
 
 def written(event):
     try:
-        return event.stream, Words.of(output_fields(event))
+        return event.stream, output_fields(event)
     except InvalidPayloadError as error:
         return event, str(error)
 

@@ -94,7 +94,7 @@ def test_crashes_between_commits_of_the_last_rows_lose_none(
 
 
 def outputs_apart_from_positions(self, entries, state, meta):
-    for key, words in entries:
+    for key, words in live.entries_of(entries):
         live.add(self.client, key, words)
     if self.client.incr("commits") % 3 == 0:
         raise Crash
@@ -105,7 +105,7 @@ def positions_apart_from_outputs(self, entries, state, meta):
     COMMIT(self, [], state, meta)
     if self.client.incr("commits") % 3 == 0:
         raise Crash
-    for key, words in entries:
+    for key, words in live.entries_of(entries):
         live.add(self.client, key, words)
 
 

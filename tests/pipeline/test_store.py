@@ -12,10 +12,12 @@ from cep.errors import (
     StateVersionError,
     UsageError,
 )
+from cep.pipeline.blocks import Block
 from cep.pipeline.store import Store
 
 pytestmark = pytest.mark.redis
 
+entry = Block.of_one
 META = {"positions": {"a": "1-0"}, "counts": {}, "ended": "0"}
 
 
@@ -37,9 +39,9 @@ def everything(redis):
 
 def test_a_commit_writes_outputs_letters_state_and_positions(redis, store):
     entries = [
-        ("out", [b"a", b"1"]),
-        (dlq_key("p"), [b"b", b"2"]),
-        ("out", [b"c", b""]),
+        entry("out", [b"a", b"1"]),
+        entry(dlq_key("p"), [b"b", b"2"]),
+        entry("out", [b"c", b""]),
     ]
     store.commit(entries, {"k": b"\x00\xff", "gone": None}, META)
     assert [fields for _, fields in redis.xrange("out")] == [{b"a": b"1"}, {b"c": b""}]
@@ -58,7 +60,7 @@ def test_fields_that_are_gone_are_removed(redis, store):
 
 
 def test_a_commit_of_thousands_of_entries_and_fields_is_one(redis, store):
-    entries = [(f"out{i % 7}", [b"n", b"%d" % i]) for i in range(20_000)]
+    entries = [entry(f"out{i % 7}", [b"n", b"%d" % i]) for i in range(20_000)]
     state = {f"field {i}": b"x" for i in range(20_000)}
     store.commit(entries, state, META)
     assert sum(redis.xlen(f"out{i}") for i in range(7)) == 20_000
@@ -70,10 +72,10 @@ def test_whoever_took_over_last_commits_and_nobody_else(redis, store):
     other.take_over(force=True)
     before = everything(redis)
     with pytest.raises(FencedError) as caught:
-        store.commit([("out", [b"a", b"1"])], {"k": b"v"}, META)
+        store.commit([entry("out", [b"a", b"1"])], {"k": b"v"}, META)
     assert (caught.value.ours, caught.value.theirs) == (store.owner, other.owner)
     assert everything(redis) == before
-    other.commit([("out", [b"a", b"1"])], {}, META)
+    other.commit([entry("out", [b"a", b"1"])], {}, META)
     assert redis.xlen("out") == 1
 
 
@@ -81,14 +83,14 @@ def test_a_commit_upon_another_than_ours_is_refused(redis, store):
     redis.hset(meta_key("p"), "seq", 7)
     before = everything(redis)
     with pytest.raises(FencedError, match="commit 7, we were commit 0"):
-        store.commit([("out", [b"a", b"1"])], {}, META)
+        store.commit([entry("out", [b"a", b"1"])], {}, META)
     assert everything(redis) == before
 
 
 def test_a_place_that_was_removed_is_not_written_again(redis, store):
     redis.flushall()
     with pytest.raises(ConnectionFailedError, match="it holds nothing of pipeline 'p'"):
-        store.commit([("out", [b"a", b"1"])], {}, META)
+        store.commit([entry("out", [b"a", b"1"])], {}, META)
     assert redis.keys() == []
 
 
@@ -98,7 +100,7 @@ def test_a_place_that_was_removed_is_not_written_again(redis, store):
 def test_nothing_is_written_if_a_key_is_of_another_type(key, redis, store):
     redis.delete(key)
     redis.set(key, "text")
-    entries = [("first", [b"a", b"1"]), ("out", [b"a", b"1"])]
+    entries = [entry("first", [b"a", b"1"]), entry("out", [b"a", b"1"])]
     with pytest.raises(UsageError, match="is of another type") as caught:
         store.commit(entries, {"k": b"v"}, META)
     assert key in str(caught.value)
@@ -125,7 +127,11 @@ def test_a_key_of_another_type_is_named_at_the_start(key, kind, redis):
 def test_entries_go_again_if_a_later_one_is_refused(redis, store):
     """A script is not rolled back, and a stream may have run out of ids."""
     redis.xadd("full", {"a": "b"}, "18446744073709551615-18446744073709551615")
-    entries = [("out", [b"a", b"1"]), ("out", [b"a", b"2"]), ("full", [b"a", b"3"])]
+    entries = [
+        entry("out", [b"a", b"1"]),
+        entry("out", [b"a", b"2"]),
+        entry("full", [b"a", b"3"]),
+    ]
     for _ in range(2):
         with pytest.raises(UsageError, match="exhausted the last possible ID"):
             store.commit(entries, {"k": b"v"}, META)
@@ -143,11 +149,11 @@ def test_nothing_is_written_without_the_right_to_all_of_it(lacking, redis, redis
     with connect_redis(redis_url.replace("://", "://u:x@")) as client:
         store = Store(client, "p")
         store.take_over()
-        store.commit([("out", [b"a", b"1"])], {"k": b"v"}, META)
+        store.commit([entry("out", [b"a", b"1"])], {"k": b"v"}, META)
         before = everything(redis)
         redis.acl_setuser("u", commands=[f"-{lacking}"])
         with pytest.raises(ConnectionFailedError) as caught:
-            store.commit([("out", [b"a", b"2"])], {"k": None}, META)
+            store.commit([entry("out", [b"a", b"2"])], {"k": None}, META)
         assert "Give this user the right" in str(caught.value)
         assert everything(redis) == before
     redis.acl_deluser("u")
@@ -158,7 +164,7 @@ def test_nothing_is_written_on_a_server_that_is_full(redis, store):
     redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(ConnectionFailedError, match="raise its maxmemory"):
-            store.commit([("out", [b"a", b"1"])], {"k": b"v"}, META)
+            store.commit([entry("out", [b"a", b"1"])], {"k": b"v"}, META)
     finally:
         redis.config_set("maxmemory", 0)
     assert everything(redis) == before
@@ -167,7 +173,7 @@ def test_nothing_is_written_on_a_server_that_is_full(redis, store):
 def test_a_script_that_the_server_forgot_is_sent_again(redis, store):
     store.commit([], {}, META)
     redis.script_flush()
-    store.commit([("out", [b"a", b"1"])], {}, META)
+    store.commit([entry("out", [b"a", b"1"])], {}, META)
     assert (store.seq, redis.xlen("out")) == (2, 1)
 
 
@@ -180,7 +186,7 @@ def test_a_commit_upon_an_older_one_than_ours_is_not_written(redis, store):
     redis.hset(meta_key("p"), "seq", 2)
     before = everything(redis)
     with pytest.raises(ConnectionFailedError, match="it holds commit 2, not 3, of pip"):
-        store.commit([("out", [b"a", b"1"])], {}, META)
+        store.commit([entry("out", [b"a", b"1"])], {}, META)
     assert everything(redis) == before
 
 

@@ -1,0 +1,95 @@
+"""Rows of text from one template: words with holes, each row filling them anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from cep.bus.kernels.compiling import inlined, kernel
+from cep.bus.kernels.words import eight
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cep.bus.kernels.compiling import Bytes, Int, Places
+
+LITERAL: Final = 0  # offset and length in the data
+HOLE: Final = 1  # its number
+WORD: Final = 2  # the part after its last, the length of its literals
+HEAD_BYTES: Final = 16  # at least those of a word's length as it is written
+
+
+@inlined
+def _copy(out: Bytes, at: Int, data: Bytes, offset: Int, length: Int) -> Int:
+    end, stop = at + length, offset + length
+    while offset + 8 <= stop:
+        word = eight(data, offset)
+        for i in range(8):
+            out[np.uint64(at + i)] = np.uint8(word >> np.uint64(8 * i))
+        at += 8
+        offset += 8
+    while at < end:
+        out[np.uint64(at)] = data[np.uint64(offset)]
+        at += 1
+        offset += 1
+    return end
+
+
+@inlined
+def _head(out: Bytes, at: Int, length: Int) -> Int:
+    """Write ``$``, a number and a line end; return the place after them."""
+    digits, power = np.int64(1), np.int64(10)
+    while length >= power:
+        digits += 1
+        power *= 10
+    out[np.uint64(at)] = 36
+    rest = length
+    for i in range(digits, 0, -1):
+        out[np.uint64(at + i)] = 48 + rest % 10
+        rest //= 10
+    at += digits + 1
+    out[np.uint64(at)] = 13
+    out[np.uint64(at + 1)] = 10
+    return at + 2
+
+
+@kernel
+def write_rows(
+    out: Bytes,
+    ends: Places,
+    data: Bytes,
+    program: Places,
+    spans: NDArray[np.int64],
+) -> None:
+    """Write a row for each set of holes, one after the other.
+
+    Parameters
+    ----------
+    out
+        Must have room for all: of each row the literals, what goes into the holes,
+        and `HEAD_BYTES` a word.
+    ends
+        Shape ``(n,)``: filled with where each row ends.
+    program
+        Shape ``(parts, 3)``: kind of a part and what it says, see the constants.
+        A word begins with its length, as a part of a Redis command.
+    spans
+        Shape ``(holes, n, 2)``: offset and length in ``data`` of what goes into
+        each row's holes.
+    """
+    at = np.int64(0)
+    for row in range(len(ends)):
+        for i in range(len(program)):
+            kind, a, b = program[i, 0], program[i, 1], program[i, 2]
+            if kind == LITERAL:
+                at = _copy(out, at, data, a, b)
+            elif kind == HOLE:
+                at = _copy(out, at, data, spans[a, row, 0], spans[a, row, 1])
+            else:
+                length = b
+                for j in range(i + 1, a):
+                    if program[j, 0] == HOLE:
+                        length += spans[program[j, 1], row, 1]
+                at = _head(out, at, length)
+        ends[row] = at

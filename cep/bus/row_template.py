@@ -1,0 +1,133 @@
+"""Packed words of many entries at once: literals, and holes that columns fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from cep.bus.kernels.rows import HEAD_BYTES, HOLE, LITERAL, WORD, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+
+class Texts(NamedTuple):
+    """A text for each row: where it lies in a block of bytes.
+
+    ``spans`` has shape ``(n, 2)``: offset and length.
+    """
+
+    data: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> Self:
+        """Return given texts.
+
+        >>> Texts.of([b"ab", b"", b"c"]).spans.tolist()
+        [[0, 2], [2, 0], [2, 1]]
+        """
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        spans = np.stack([np.cumsum(lengths) - lengths, lengths], axis=1)
+        return cls(np.frombuffer(b"".join(texts), np.uint8), spans)
+
+    @classmethod
+    def of_equal_length(cls, letters: NDArray[np.uint8]) -> Self:
+        """Return the rows of a table of bytes, shape ``(n, length)``."""
+        n, length = letters.shape
+        spans = np.empty((n, 2), np.int64)
+        spans[:, 0] = np.arange(n) * length
+        spans[:, 1] = length
+        return cls(np.ascontiguousarray(letters).reshape(-1), spans)
+
+    @classmethod
+    def between_commas(cls, text: bytes) -> Self:
+        """Return the items of a JSON array of which none holds a comma.
+
+        >>> Texts.between_commas(b"[1,2.5]").spans.tolist()
+        [[1, 1], [3, 3]]
+        """
+        data = np.frombuffer(text, np.uint8)
+        if len(data) < 3:
+            return cls(data, np.zeros((0, 2), np.int64))
+        commas = np.flatnonzero(data == ord(","))
+        starts = np.concatenate([[1], commas + 1])
+        ends = np.append(commas, len(data) - 1)
+        return cls(data, np.stack([starts, ends - starts], axis=1))
+
+    def take(self, rows: NDArray[np.int64]) -> Texts:
+        """Return the texts of these rows, which may repeat."""
+        return Texts(self.data, self.spans[rows])
+
+
+class Hole(str):
+    """The name of what goes between two literals."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowTemplate:
+    """Words of which each is literals and holes, in turn."""
+
+    literals: NDArray[np.uint8]
+    program: NDArray[np.int64]
+    holes: tuple[str, ...]
+    row_bytes: int  # of a row whose holes are empty, at most
+
+    @classmethod
+    def of(cls, words: Sequence[Sequence[bytes | Hole]]) -> Self:
+        r"""Return a template of words given by their parts.
+
+        >>> template = RowTemplate.of([[b"id"], [b"<", Hole("x"), b">"]])
+        >>> template.fill({"x": Texts.of([b"", b"one"])})[0]
+        b'$2\r\nid\r\n$2\r\n<>\r\n$2\r\nid\r\n$5\r\n<one>\r\n'
+        """
+        literals, holes = bytearray(b"\r\n"), list[str]()
+        program: list[tuple[int, int, int]] = []
+        for word in words:
+            length = sum(len(part) for part in word if isinstance(part, bytes))
+            program.append((WORD, len(program) + 1 + len(word), length))
+            for part in word:
+                if isinstance(part, bytes):
+                    program.append((LITERAL, len(literals), len(part)))
+                    literals += part
+                else:
+                    if part not in holes:
+                        holes.append(part)
+                    program.append((HOLE, holes.index(part), 0))
+            program.append((LITERAL, 0, 2))
+        row_bytes = sum(b for kind, _, b in program if kind == LITERAL)
+        return cls(
+            np.frombuffer(literals, np.uint8),
+            np.array(program, np.int64).reshape(-1, 3),
+            tuple(holes),
+            row_bytes + HEAD_BYTES * len(words),
+        )
+
+    def fill(self, texts: Mapping[str, Texts]) -> tuple[bytes, NDArray[np.int64]]:
+        """Return all rows, one after the other, and where each ends.
+
+        ``texts`` must have those of each hole, as many of each; at least one hole.
+        """
+        n = len(texts[self.holes[0]].spans)
+        spans = np.empty((len(self.holes), n, 2), np.int64)
+        blocks, offset, size = [self.literals], len(self.literals), 0
+        for number, name in enumerate(self.holes):
+            found = texts[name]
+            spans[number] = found.spans
+            spans[number, :, 0] += offset
+            blocks.append(found.data)
+            offset += len(found.data)
+        lengths = spans[:, :, 1].sum(axis=1).tolist()
+        for kind, number, _ in self.program.tolist():
+            size += lengths[number] if kind == HOLE else 0
+        out = np.empty(n * self.row_bytes + size, np.uint8)
+        ends = np.zeros(n, np.int64)
+        write_rows(out, ends, np.concatenate(blocks), self.program, spans)
+        return out[: ends[-1] if n else 0].tobytes(), ends
