@@ -9,6 +9,7 @@
 `coincidence`         how often events of one stream are followed by another's
 `granger`             whether one stream's past helps to foretell another
 `transfer_entropy`    the same in bits, without straight lines
+`relations`           which of several streams have to do with each other
 `rotation`            surrogates that keep each stream's own rhythm
 `grid`                streams on cells of time, and their slow and daily shape
 `inference`           blocks of time, intervals, q-values
@@ -27,6 +28,7 @@ from cep.analysis.granger import Granger, granger
 from cep.analysis.inference import q_values
 from cep.analysis.lead_lag import LeadLag, lead_lag
 from cep.analysis.rates import RateCorrelation, rate_correlation
+from cep.analysis.relations import Relation, Relations, relations
 from cep.analysis.result import Result
 from cep.analysis.series import Series, series
 from cep.analysis.transfer_entropy import TransferEntropy, transfer_entropy
@@ -50,7 +52,10 @@ __all__ = [
     "granger",
     "TransferEntropy",
     "transfer_entropy",
-    # many tests
+    # many
+    "Relation",
+    "Relations",
+    "relations",
     "q_values",
     "Result",
 ]

@@ -13,8 +13,7 @@ import cep
 from cep.analysis import Series, lead_lag, series
 from cep.analysis.kernels import hayashi_yoshida
 from cep.errors import UsageError
-
-MS = 1_000_000
+from tests.analysis.planted import MS, pair_with_lead
 
 
 def walk(rng, n, mean_ms, name="x", start=0):
@@ -36,22 +35,6 @@ def bursty(rng, seconds, name):
     return Series(
         name, times * MS, np.cumsum(rng.normal(0, 1, len(times)) * size[first])
     )
-
-
-def pair_with_lead(rng, lead_ms, seconds, share=0.5):
-    """Two series of about ten ticks a second; y follows x after ``lead_ms``.
-
-    They share ``share`` of the variance of their common driver's steps.
-    """
-    n = seconds * 100
-    driver, own_x, own_y = rng.normal(0, 1e-4, (3, n + lead_ms // 10 + 1))
-    shift = lead_ms // 10
-    x_path = np.cumsum(np.sqrt(share) * driver + np.sqrt(1 - share) * own_x)
-    y_path = np.cumsum(np.sqrt(share) * driver + np.sqrt(1 - share) * own_y)
-    at_x = np.flatnonzero(rng.random(n) < 0.1)
-    at_y = np.flatnonzero(rng.random(n) < 0.1)
-    x = Series("x", (at_x + 1) * 10 * MS, x_path[shift:][at_x])
-    return x, Series("y", (at_y + 1) * 10 * MS, y_path[at_y])
 
 
 @pytest.mark.parametrize("seed", range(20))
