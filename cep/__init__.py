@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cep.frames import load as load
     from cep.pipeline import Pipeline as Pipeline
     from cep.pipeline import stream as stream
+    from cep.reporting import report as report
     from cep.rules import avg as avg
     from cep.rules import ceil as ceil
     from cep.rules import clip as clip
@@ -131,6 +132,7 @@ __all__ = [
     "run_rules",
     "backtest",
     # data
+    "report",
     "load",
     "sample",
 ]
@@ -177,6 +179,7 @@ _HOMES = {
     "cep.pipeline": ["Pipeline", "stream"],
     "cep.backtesting": ["backtest", "run_rules"],
     "cep.frames": ["load"],
+    "cep.reporting": ["report"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = {"sample"}

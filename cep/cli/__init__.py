@@ -33,6 +33,7 @@ COMMANDS = {
     "archive": "Keep streams as Parquet files; see, check them, and trim the streams.",
     "restore": "Write archived entries back to streams, with the same entry ids.",
     "replay": "Publish a file, or the bundled sample, as events.",
+    "report": "Write a page about streams and what rules find in them.",
     "doctor": "Look at a server and its pipelines, and say what to do.",
     "version": "Print the versions of cep and of what it runs on.",
 }

@@ -82,7 +82,8 @@ table { border-collapse: collapse; font-size: 13px; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: .3em 0; }
 th, td { padding: 3px 10px 3px 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #e4e4e4; unicode-bidi: isolate; max-width: 44em; }
-th { font-weight: 600; border-bottom: 1px solid #1a1a1a; white-space: nowrap; }
+th { font-weight: 600; white-space: nowrap; }
+thead th { border-bottom-color: #1a1a1a; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 td.time { white-space: nowrap; }

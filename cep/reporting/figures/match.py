@@ -79,16 +79,11 @@ def match_timeline(
     figure = make_subplots()
     if bound:
         heights = [place[step, row["stream"]] for step, row in bound]
-        alike = Counter(zip(heights, times.tolist(), strict=True))
         figure.add_trace(
             go.Scatter(
                 x=moments(times),
                 y=heights,
-                # Those of one lane and millisecond hide each other.
-                text=[
-                    f"×{n:,}" if (n := alike[at]) > 1 else ""
-                    for at in zip(heights, times.tolist(), strict=True)
-                ],
+                text=_counts(heights, times.tolist()),
                 textposition="top right",
                 customdata=[_told(step, row) for step, row in bound],
                 mode="lines+markers+text",
@@ -114,7 +109,11 @@ def match_timeline(
     )
     key = f" of {match.key}" if match.key else ""
     total = len(match.lineage)
-    said = [f"{total:,} event{'s' * (total != 1)} over {_seconds(span.seconds)}"]
+    done = str(np.datetime64(match.time_ns, "ns"))[:23].replace("T", " ")
+    said = [
+        f"{total:,} event{'s' * (total != 1)} over {_seconds(span.seconds)}",
+        f"complete at {done} UTC",
+    ]
     if total > len(pairs):
         said.append(f"the first {len(pairs):,} are drawn")
     if len(pairs) > len(bound):
@@ -136,6 +135,16 @@ def match_timeline(
         tickformat=None,
     )
     return figure
+
+
+def _counts(heights: Sequence[int], times: Sequence[int]) -> list[str]:
+    """Return beside the first of those that hide each other how many they are."""
+    places = list(zip(heights, times, strict=True))
+    alike = Counter(places)
+    return [
+        f"×{alike[place]:,}" if alike[place] > 1 and place not in places[:i] else ""
+        for i, place in enumerate(places)
+    ]
 
 
 def _looked_up(
