@@ -40,6 +40,18 @@ def report(
             help="Server, or the bundled sample. By default that of CEP_REDIS_URL.",
         ),
     ] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Take entries from what `cep archive` keeps there."
+        ),
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live/--no-live", help="With an archive: go on with what the server has."
+        ),
+    ] = True,
     title: Annotated[str | None, typer.Option(help="The page's title.")] = None,
     max_lag: Annotated[
         str, typer.Option(metavar="DURATION", help="Prices are compared at lags up to.")
@@ -56,6 +68,7 @@ def report(
     Examples:
       cep report sample.html --rules pipelines/market_ai.py --redis sample
       cep report today.html --streams market.events,ai.events --since -24h
+      cep report old.html --streams market.events --archive FOLDER --no-live
     """
     from cep.reporting import report as make
 
@@ -67,6 +80,8 @@ def report(
         streams=[name.strip() for name in streams.split(",")] if streams else None,
         rules=rules,
         url=redis,
+        archive=archive,
+        live=live,
         start=since,
         end=until,
         title=title,

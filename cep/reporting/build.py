@@ -55,6 +55,8 @@ def report(
     streams: str | Sequence[str] | None = None,
     rules: Rules | None = None,
     url: str | None = None,
+    archive: str | Path | None = None,
+    live: bool = True,
     start: End | None = None,
     end: End | None = None,
     title: str | None = None,
@@ -78,8 +80,9 @@ def report(
         Which streams; by default those of the rules.
     rules
         A file with rules, a pipeline, or rules; none without.
-    url, start, end
-        As for `cep.load`; ``url="sample"`` needs no server.
+    url, archive, live, start, end
+        As for `cep.load`; ``url="sample"`` needs no server, nor does
+        ``archive=FOLDER, live=False``.
     title
         The page's title.
     max_lag, step
@@ -109,6 +112,8 @@ def report(
         streams,
         rules,
         url=url,
+        archive=archive,
+        live=live,
         start=start,
         end=end,
         max_lag=max_lag,

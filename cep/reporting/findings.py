@@ -44,6 +44,8 @@ class Request:
     rules: tuple[Rule, ...]
     pipeline: Pipeline | None
     url: str | None
+    archive: str | Path | None
+    live: bool
     start: End | None
     end: End | None
     max_lag: str
@@ -144,13 +146,18 @@ def find(request: Request, note: Callable[[str], None]) -> Findings:
         frames, bad = load(
             request.streams,
             url=request.url,
+            archive=request.archive,
+            live=request.live,
             start=request.start,
             end=request.end,
             with_bad=True,
         )
     found = Findings(request, SAMPLE, frames, bad)
-    if not found.is_sample:
+    if request.live and not found.is_sample:
         _ask_server(found)
+    if request.archive is not None:
+        kept = f"archive {Path(request.archive).absolute()}"
+        found.source = f"{kept}, then {found.source}" if request.live else kept
     note(f"{_rows(frames):,} events of {len(frames)} streams loaded")
     if request.rules:
         found.result = _run(request, frames, found.skipped)
