@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cep.bus import connect_redis as connect_redis
     from cep.events import Event as Event
     from cep.events import register as register
-    from cep.frames import load as load
+    from cep.frames.load import load as load
     from cep.pipeline import Pipeline as Pipeline
     from cep.pipeline import stream as stream
     from cep.reporting import report as report

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from cep.analysis import lead_lag, q_values, series
-from cep.backtesting import RunResult, run_rules
+from cep.backtesting.run import RunResult, run_rules
 from cep.errors import UsageError
-from cep.frames import load
+from cep.frames.load import load
 from cep.frames.progress import progress
 from cep.frames.sources import SAMPLE
 

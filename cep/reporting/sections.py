@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-import cep
-from cep import sample
+from cep import __version__, sample
 from cep.reporting.document import Document, code
 from cep.reporting.figures import event_rates, match_timeline, price_with_alerts
 from cep.reporting.findings import pair_table, span_text, stream_table, type_table
@@ -64,7 +63,7 @@ def _provenance(document: Document, found: Findings, made_at: datetime) -> None:
             ("Entries from", _end(request.start, "the first there is")),
             ("Entries to", _end(request.end, "the last there is")),
             ("Made", f"{made_at:%Y-%m-%d %H:%M:%S} UTC"),
-            ("Versions", f"cep {cep.__version__}, Python {platform.python_version()}"),
+            ("Versions", f"cep {__version__}, Python {platform.python_version()}"),
             ("Seed", str(request.seed)),
         ]
     )
