@@ -99,7 +99,7 @@ def test_a_live_server_tells_of_bad_and_removed_entries(redis, redis_url, tmp_pa
     publisher = Publisher(redis_url)
     for price in range(5):
         publisher.publish(
-            Event(
+            Event.new(
                 "market.trade", {"symbol": "A", "price": price + 1.0, "quantity": 1.0}
             )
         )
