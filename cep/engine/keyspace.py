@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from cep.engine.growth import doubled, grown
-from cep.engine.kernels.jit import kernel
+from cep.engine.kernels.handle import WORDS, handle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 
 KeyValue = str | float | int | bool
 Key = tuple[KeyValue, ...]
-
-
-@kernel
-def _lookup(cols, column, remap, out, row, begin, end):
-    """Map a column of string codes to key numbers; returns how many were unknown."""
-    unknown = 0
-    for i in range(begin, end):
-        x = cols[column, i]
-        k = -1
-        if x == x:
-            k = remap[int(x)] if int(x) < remap.size else -1
-            if k < 0:
-                unknown += 1
-        out[row, i] = k
-    return unknown
 
 
 class KeySpace:
@@ -54,9 +39,14 @@ class KeySpace:
         self.columns, self.kinds, self.strings = columns, kinds, strings
         self.keys: list[Key | None] = []
         self._numbers: dict[Key, int] = {}
-        self._remap = np.full(64, -1, np.int64)
         self._free: list[int] = []
         self._parts = np.zeros((0, len(columns)))
+        # For kernels that number the rows: all in one, or by a string.
+        self.is_plain = not columns or kinds == ("str",)
+        self._facts = np.array([*columns[:1], -1][:1])
+        self.handle = np.zeros((2, WORDS), np.int64)
+        self._remap = np.zeros(0, np.int64)
+        self.forget_codes()
         if not columns:
             self.number(())
 
@@ -85,14 +75,15 @@ class KeySpace:
     def _place(self, code: int, number: int) -> None:
         """Remember that a string's code is the key with that number."""
         if code >= self._remap.size:
-            grown = np.full(max(2 * self._remap.size, code + 1), -1, np.int64)
-            grown[: self._remap.size] = self._remap
-            self._remap = grown
+            size = max(2 * self._remap.size, code + 1)
+            self._remap = grown(self._remap, size, -1)
+            self.handle[:] = handle([self._remap, self._facts])
         self._remap[code] = number
 
     def forget_codes(self) -> None:
         """Ask anew for each string's key, as when codes have changed."""
         self._remap = np.full(64, -1, np.int64)
+        self.handle[:] = handle([self._remap, self._facts])
         self._parts = np.zeros((0, len(self.columns)))
 
     def release(self, number: int) -> None:
@@ -108,32 +99,20 @@ class KeySpace:
             if 0 <= code < self._remap.size:
                 self._remap[code] = -1
 
-    def number_rows(
-        self,
-        cols: NDArray[np.float64],
-        keys: NDArray[np.int64],
-        row: int,
-        begin: int,
-        end: int,
-    ) -> None:
-        """Fill ``keys[row]`` with key numbers, from row ``begin`` to ``end``.
+    def number_codes(self, codes: NDArray[np.float64]) -> None:
+        """Number the keys of these codes of strings, where they have no number."""
+        present = np.unique(codes[~np.isnan(codes)]).astype(np.int64)
+        known = present < self._remap.size
+        known[known] = self._remap[present[known]] >= 0
+        for code in present[~known].tolist():
+            self._place(code, self.number((self.strings.text(code),)))
+
+    def number_rows(self, cols: NDArray[np.float64], out: NDArray[np.int64]) -> None:
+        """Fill ``out`` with the numbers of the keys in ``cols``.
 
         A row that lacks a field gets -1.
         """
-        out = keys[row, begin:end]
-        if not self.columns:
-            out[:] = 0
-            return
-        if self.kinds == ("str",):
-            column = self.columns[0]
-            if _lookup(cols, column, self._remap, keys, row, begin, end):
-                codes = cols[column, begin:end]
-                new = np.unique(codes[(out < 0) & (codes == codes)])
-                for code in new.astype(np.int64).tolist():
-                    self._place(code, self.number((self.strings.text(code),)))
-                _lookup(cols, column, self._remap, keys, row, begin, end)
-            return
-        parts = cols[list(self.columns), begin:end]
+        parts = cols[list(self.columns)]
         present = ~np.isnan(parts).any(axis=0)
         out[~present] = -1
         if present.any():

@@ -15,17 +15,16 @@ from __future__ import annotations
 import gc
 import weakref
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cep.engine import predicates
 from cep.engine.batch import Batch, Coding
 from cep.engine.derive import DerivedEvent
-from cep.engine.kernels import loading, rows
+from cep.engine.loading import Loading
 from cep.engine.matches import Matches, Outputs
 from cep.engine.plan import Plan
-from cep.engine.predicates import Columns, Predicates
 from cep.engine.python_calls import MOST_ERRORS, PythonCalls, RuleFailure
 from cep.engine.running_closes import RunningCloses
 from cep.engine.running_rule import ERRORS, RuleCounts, RunningRule
@@ -38,28 +37,24 @@ from cep.engine.state import (
     pack,
     unpack,
 )
-from cep.errors import OutOfOrderError
-from cep.rules.types import ENVELOPE, payload_kinds
+from cep.engine.work import PART_ROWS, KeyNumbers, Order, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from cep.engine.interner import Interner
+    from cep.engine.program import BlockCode
     from cep.engine.window_plan import WindowCounts
-    from cep.events.columns import Column, EventColumns
+    from cep.engine.work import Step
+    from cep.events.columns import EventColumns
     from cep.rules.rule import Rule
 
 # Keys with nothing left to remember are given back when this many have piled
 # up: sweeping is linear in the keys, so it must be rare.
 SWEEP_AT = 10_000
 LOADINGS = 64  # shapes of columns whose way into a batch is kept
-MOST_TEXTS = 256  # of a dictionary that is taken up whole for however few rows
 LONG_AGO = np.iinfo(np.int64).min
-_ALL = np.ones(0, np.bool_)  # the mask of a column whose values are all valid
-# A large batch is taken in in parts of so many rows, which fit in the cache.
-PART_ROWS = 16_384
 PIECE_BINDINGS = 1_000_000  # events that matches hold before they are taken early
 
 
@@ -84,33 +79,22 @@ class Operator:
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        loading.prepare()
         self.plan = Plan(rules)
         self.reads = self.plan.reads()
         programs = self.plan.programs
         self._code, self._slices = programs.code, programs.slices
         self._consts = programs.consts
-        self._columns = [
-            Columns(programs, [(p, c) for p, c, at in self.plan.filled if at == stage])
-            for stage in range(self.plan.stages)
-        ]
-        self._predicates = Predicates(
-            programs, [compiled.conditions for compiled in self.plan.compiled]
-        )
         self.closes = RunningCloses(self)
         self._windows: list[RunningWindows | RunningSlots] = [
             *(RunningWindows(group, self) for group in self.plan.windows),
             *(RunningSlots(group, self) for group in self.plan.slots),
-        ]
-        self._stages = [
-            (columns, [x for x in self._windows if x.group.stage == stage])
-            for stage, columns in enumerate(self._columns)
         ]
         self._rules = [RunningRule(compiled, self) for compiled in self.plan.compiled]
         self._parts: list[RunningWindows | RunningSlots | RunningRule] = [
             *self._windows,
             *self._rules,
         ]
+        self._lay_out_work()
         texts = [n for n, column in self.plan.inputs.items() if column.kind == "str"]
         strings = self.plan.strings
         strings.fix()
@@ -118,15 +102,45 @@ class Operator:
         self.python_calls = PythonCalls(self.plan)
         self._failures: list[RuleFailure] = []
         self._order = 0
-        self._time = 0
         self._swept = 0
-        # Kernels look at a row of columns even where there is no event.
         self._take: Callable[[Outputs], None] | None = None
+        # Kernels look at a row of columns even where there is no event.
         self._nothing = Batch.empty(self.plan.column_count)
         self._nothing.cols = np.full((max(1, self.plan.column_count), 1), np.nan)
-        self._loadings: dict[tuple[str | None, ...], _Loading] = {}
+        self._loadings: dict[tuple[str | None, ...], Loading] = {}
         self._removed: dict[str, None] = {}
         self._outputs: weakref.WeakSet[Outputs] = weakref.WeakSet()
+
+    def _lay_out_work(self) -> None:
+        """Put the steps in order, and remember where which begin."""
+        plan = self.plan
+        steps: list[Step] = [Order(self)]
+        steps += [KeyNumbers(self, i) for i in range(len(plan.keyspaces))]
+        self._computing = len(steps)
+        self._filled = self._computing
+        codes: list[BlockCode] = []
+        for stage in range(plan.stages):
+            filled = [(p, c) for p, c, at in plan.filled if at == stage]
+            if filled:
+                codes.append(predicates.columns(plan.programs, filled))
+                steps.append(codes[-1])
+                self._filled = len(steps) if stage == 0 else self._filled
+            steps += [x for x in self._windows if x.group.stage == stage]
+        conditions = [compiled.conditions for compiled in plan.compiled]
+        codes.append(predicates.predicates(plan.programs, conditions))
+        self._matching = len(steps)
+        steps += [codes[-1], *self._rules]
+        self._done = len(steps)
+        self._steps = steps
+        self._bound: list[BlockCode | RunningRule] = [*codes, *self._rules]
+        self._tables: NDArray[np.float64] | None = None
+        self._sized = 0  # keys that there is room for
+        self._work = Work(steps, len(plan.keyspaces), len(self._rules))
+        self._apart = [
+            (number, space)
+            for number, space in enumerate(plan.keyspaces)
+            if not space.is_plain
+        ]
 
     # Events in ---------------------------------------------------------------
 
@@ -139,67 +153,12 @@ class Operator:
         names = (*columns.types, None, *columns.fields)
         shape = self._loadings.get(names)
         if shape is None:
-            shape = self._loadings[names] = _Loading.of(self.plan, columns)
+            shape = self._loadings[names] = Loading(self.plan, columns)
             if len(self._loadings) > LOADINGS:
                 del self._loadings[next(iter(self._loadings))]
-        n = columns.time_ms.size
-        ints = np.empty((rows.ROWS, n), np.int64)
-        cols = np.empty((self.plan.column_count, n))
-        loading.load_rows(
-            ints,
-            cols,
-            shape.blank,
-            stream,
-            columns.time_ms,
-            columns.entry_ms,
-            columns.entry_seq,
-            columns.id_hi,
-            columns.id_lo,
-            columns.type_code,
-            shape.codes,
-        )
-        ints[rows.PLACE] = 0  # for who reads streams to fill in
-        fields, strings = columns.fields, self.plan.strings
-        for number, name, is_text, over in shape.payload:
-            _load(cols, number, fields[name], is_text, strings, over=over)
-        for number, name, is_text in shape.envelope:
-            self._load_envelope(cols, number, name, is_text, columns, ints[rows.TYPE])
+        ints, cols = shape.load(columns, stream)
         self._coding = self._coding.now()
         return Batch(ints, cols, self._coding)
-
-    def _load_envelope(
-        self,
-        cols: NDArray[np.float64],
-        number: int,
-        name: str,
-        is_text: bool,
-        columns: EventColumns,
-        types: NDArray[np.int64],
-    ) -> None:
-        strings, out = self.plan.strings, cols[number]
-        if name == "@type":
-            out[:] = types
-            return
-        if name == "@time":
-            out[:] = columns.time_ms
-            return
-        if is_text and name in ("correlation_id", "user_id"):
-            envelope = columns.fields.get(f"@{name}")
-            if envelope is not None:
-                _load(cols, number, envelope, is_text, strings, absent="")
-        if name == "event_time":
-            out[:] = columns.time_ms
-        elif name == "type":
-            out[:] = strings.codes(columns.types)[columns.type_code]
-        elif name == "stream":
-            out[:] = strings.code(columns.stream)
-        # Where a type has the field in its payload, that one is meant, or nothing.
-        for code, event_type in enumerate(self.plan.types):
-            if name in payload_kinds(event_type):
-                out[types == code] = np.nan
-        for field_name, column in columns.fields.items():
-            if field_name.rpartition(":")[2] == name:
-                _load(cols, number, column, is_text, strings)
 
     def step(
         self,
@@ -225,20 +184,20 @@ class Operator:
         self._take = take
         batch = batch.renewed()
         n = batch.ints.shape[1]
-        if n:
-            self._check_order(batch)
-            self._take_in(batch, watermark_ns)
-        elif self._is_due(watermark_ns):
-            self._take_in(batch, watermark_ns)
+        if n or self._is_due(watermark_ns):
+            self._take_in(batch, n, watermark_ns)
         outputs = Outputs(failures=self._failures)
-        self._failures = []
-        for rule in self._rules:
-            found = rule.take_matches()
-            if found is not None:
-                outputs.matches.append(found)
-        if outputs.matches:
+        if self._failures:
+            self._failures = []
+        if self._work.found:
+            self._work.found = False
+            for rule in self._rules:
+                found = rule.take_matches()
+                if found is not None:
+                    outputs.matches.append(found)
             self._outputs.add(outputs)
-        if self.keys() > self._swept + SWEEP_AT:
+        most = self._swept + SWEEP_AT
+        if self._sized > most and self.keys() > most:
             self.sweep(watermark_ns)
         if self.plan.strings.is_due:
             self._drop_texts()
@@ -246,6 +205,7 @@ class Operator:
 
     def take_early(self, rule: RunningRule) -> None:
         """Let what a rule has found be taken if it is much."""
+        self._work.found = True
         if self._take is None or rule.found_bindings <= PIECE_BINDINGS:
             return
         found = rule.take_matches()
@@ -272,111 +232,156 @@ class Operator:
             return True
         return any(rule.counts().live_partials for rule in self._rules)
 
+    def _run(
+        self,
+        batch: Batch,
+        rows: tuple[int, int, int],
+        steps: tuple[int, int],
+        until_ns: int = LONG_AGO,
+    ) -> None:
+        """Take some steps; see `Work.run`."""
+        tables = self.plan.strings.tables()
+        if tables is not self._tables:
+            self._tables = tables
+            for bound in self._bound:
+                bound.bind(tables)
+        self.size_parts()
+        self._work.run(batch, rows, steps, self._order, until_ns)
+
+    def size_parts(self) -> None:
+        """Make room for every key."""
+        keys = 0
+        for space in self.plan.keyspaces:
+            keys += len(space.keys)
+        if keys != self._sized:
+            self._sized = keys
+            for part in self._parts:
+                part.ensure_keys()
+
+    @property
+    def last_ns(self) -> int:
+        """The time of the last event taken in."""
+        return self._work.last_ns
+
+    def key_of(self, space: int, row: int) -> int:
+        """Return the key of a row that is being taken in."""
+        return self._work.key_of(space, row)
+
+    def feed_windows(
+        self, running: RunningWindows, batch: Batch, key: NDArray[np.int64]
+    ) -> None:
+        """Let rows of these keys enter a group of windows."""
+        step = self._steps.index(running)
+        for begin in range(0, len(batch), PART_ROWS):
+            end = min(begin + PART_ROWS, len(batch))
+            self.size_parts()
+            self._work.set_keys(running.group.keyspace, key[begin:end])
+            self._work.run(batch, (begin, begin, end), (step, step + 1), 0, LONG_AGO)
+
     def _pass_time(self, until_ns: int) -> None:
-        none = np.zeros((0, 0), np.int64)
-        for rule in self._rules:
-            rule.feed(self._nothing, none, none, self._order, 0, 0, until_ns)
+        self._run(self._nothing, (0, 0, 0), (self._matching, self._done), until_ns)
 
     def fill(self, batch: Batch) -> NDArray[np.int64]:
-        """Compute a batch's columns; returns the keys of its rows, (spaces, n)."""
-        n = batch.ints.shape[1]
-        keys = np.empty((len(self.plan.keyspaces), n), np.int64)
+        """Compute a batch's columns; returns the keys of its rows, (spaces, n).
+
+        Of at most `PART_ROWS` rows.
+        """
         self._call_functions(batch)
-        self._fill(batch, keys, 0, n)
-        return keys
+        self._number(batch, 0, len(batch))
+        self._run(batch, (0, 0, len(batch)), (self._computing, self._matching))
+        return self._work.keys[:, : len(batch)].copy()
 
-    def _fill(
-        self, batch: Batch, keys: NDArray[np.int64], begin: int, end: int
-    ) -> None:
-        self._number(batch, keys, begin, end)
-        self._compute(batch, keys, begin, end)
+    def _number(self, batch: Batch, begin: int, end: int) -> None:
+        """Number the keys of some rows."""
+        if self._apart:
+            self._number_apart(batch, begin, end)
+        self._run(batch, (begin, begin, end), (1, self._computing))
 
-    def _number(
-        self, batch: Batch, keys: NDArray[np.int64], begin: int, end: int
-    ) -> None:
-        for number, space in enumerate(self.plan.keyspaces):
-            space.number_rows(batch.cols, keys, number, begin, end)
+    def _number_apart(self, batch: Batch, begin: int, end: int) -> None:
+        """Number the keys that no kernel numbers."""
+        cols = batch.cols[:, begin:end]
+        for number, space in self._apart:
+            keys = np.empty(end - begin, np.int64)
+            space.number_rows(cols, keys)
+            self._work.set_keys(number, keys)
 
-    def _compute(
-        self, batch: Batch, keys: NDArray[np.int64], begin: int, end: int
-    ) -> None:
-        order = self._order
-        for columns, windows in self._stages:
-            columns.fill(batch, begin, end)
-            for window in windows:
-                window.feed(batch, keys[window.group.keyspace], begin, end, order)
-
-    def _take_in(self, batch: Batch, until_ns: int) -> None:
-        n = batch.ints.shape[1]
-        if n > PART_ROWS and (self.closes or self.plan.calls):
-            for begin in range(0, n, PART_ROWS):
-                part = batch.take(slice(begin, begin + PART_ROWS))
-                last = begin + PART_ROWS >= n
-                self._take_in(part, until_ns if last else LONG_AGO)
+    def _take_in(self, batch: Batch, n: int, until_ns: int) -> None:
+        if self.closes or self.plan.calls:
+            self._run(batch, (0, 0, n), (0, 1))
+            for begin in range(0, max(n, 1), PART_ROWS):
+                end = min(begin + PART_ROWS, n)
+                part = batch if end - begin == n else batch.take(slice(begin, end))
+                self._take_in_told(part, until_ns if end == n else LONG_AGO)
             return
+        if n <= PART_ROWS:
+            if self._apart:
+                self._number_apart(batch, 0, n)
+            self._run(batch, (0, 0, n), (0, self._done), until_ns)
+        else:
+            self._run(batch, (0, 0, n), (0, 1))
+            for begin in range(0, n, PART_ROWS):
+                end = min(begin + PART_ROWS, n)
+                if self._apart:
+                    self._number_apart(batch, begin, end)
+                until = until_ns if end == n else LONG_AGO
+                self._run(batch, (begin, begin, end), (1, self._done), until)
+        self._order += n
+
+    def _take_in_told(self, batch: Batch, until_ns: int) -> None:
+        """Take in rows that functions are called of, or that close windows."""
         self._call_functions(batch)
         if self.closes:
             self._take_in_closing(batch, until_ns)
             return
-        if not n:
-            self._pass_time(until_ns)
-        keys = np.empty((len(self.plan.keyspaces), n), np.int64)
-        for begin in range(0, n, PART_ROWS):
-            end = min(begin + PART_ROWS, n)
-            self._fill(batch, keys, begin, end)
-            self._match(batch, keys, begin, end, until_ns if end == n else LONG_AGO)
+        n = len(batch)
+        self._number(batch, 0, n)
+        self._run(batch, (0, 0, n), (self._computing, self._matching))
+        self._match(batch, n, until_ns)
         self._order += n
 
     def _take_in_closing(self, batch: Batch, until_ns: int) -> None:
-        n, spaces = batch.ints.shape[1], len(self.plan.keyspaces)
-        keys = np.empty((spaces, n), np.int64)
-        self._number(batch, keys, 0, n)
+        n = len(batch)
+        self._number(batch, 0, n)
         if self.closes.needs_columns:
-            self._columns[0].fill(batch, 0, n)
+            self._run(batch, (0, 0, n), (self._computing, self._filled))
+        keys = self._work.keys[:, :n].copy()
         for part, told in self.closes.told(batch, keys, until_ns):
-            n = part.ints.shape[1]
-            keys = np.empty((spaces, n), np.int64)
-            self._number(part, keys, 0, n)
-            self._compute(part, keys, 0, n)
+            n = len(part)
+            self._number(part, 0, n)
+            self._run(part, (0, 0, n), (self._computing, self._matching))
             self.closes.settle(part, told)
-            self._match(part, keys, 0, n, LONG_AGO)
+            self._match(part, n, LONG_AGO)
             self._order += n
         self._pass_time(until_ns)
 
-    def _match(
-        self,
-        batch: Batch,
-        keys: NDArray[np.int64],
-        begin: int,
-        end: int,
-        until_ns: int,
-    ) -> None:
-        bits = self._predicates.evaluate(batch, begin, end)
+    def _match(self, batch: Batch, n: int, until_ns: int) -> None:
+        """Let all rules see a batch, but for rows that their functions failed on."""
+        self._run(batch, (0, 0, n), (self._matching, self._matching + 1))
         for number, rule in enumerate(self._rules):
             failed = self.python_calls.rows_failed(number, batch)
             if not failed:
-                rule.feed(batch, keys, bits, self._order, begin, end, until_ns)
+                self._feed(number, batch, 0, n, until_ns)
             else:
-                self._feed_around(rule, failed, batch, keys, bits, until_ns)
+                self._feed_around(number, rule, failed, batch, until_ns)
+
+    def _feed(
+        self, number: int, batch: Batch, begin: int, end: int, until_ns: int
+    ) -> None:
+        step = self._matching + 1 + number
+        self._run(batch, (0, begin, end), (step, step + 1), until_ns)
 
     def _feed_around(
         self,
+        number: int,
         rule: RunningRule,
         failed: Mapping[int, str],
         batch: Batch,
-        keys: NDArray[np.int64],
-        bits: NDArray[np.int64],
         until_ns: int,
     ) -> None:
         """Let a rule see all rows but those that its functions failed on."""
-
-        def feed(begin: int, end: int, until_ns: int) -> None:
-            part = np.ascontiguousarray(bits[:, begin:end])
-            rule.feed(batch, keys, part, self._order, begin, end, until_ns)
-
         seen = 0
         for row, what in failed.items():
-            feed(seen, row, LONG_AGO)
+            self._feed(number, batch, seen, row, LONG_AGO)
             seen = row + 1
             if rule.tripped_at is not None:
                 break
@@ -392,28 +397,16 @@ class Operator:
             self._failures.append(failure)
             if rule.failed(time_ns):
                 # What was certain before this event comes out.
-                feed(seen, seen, time_ns)
+                self._feed(number, batch, seen, seen, time_ns)
                 rule.trip(time_ns, ERRORS)
                 break
-        feed(seen, len(batch), until_ns)
+        self._feed(number, batch, seen, len(batch), until_ns)
 
     def _call_functions(self, batch: Batch) -> None:
         if self.plan.calls:
             rules = enumerate(self._rules)
             tripped = {n for n, rule in rules if rule.tripped_at is not None}
             self.python_calls.fill(batch, tripped)
-
-    def _check_order(self, batch: Batch) -> None:
-        times = batch.ints[rows.TIME]
-        first = last = times.item(0)
-        if times.size > 1:
-            last = times.item(-1)
-            i = loading.first_fall(times)
-            if i > 0:
-                raise OutOfOrderError("Operator.step", int(times[i]), int(times[i - 1]))
-        if first < self._time:
-            raise OutOfOrderError("Operator.step", first, self._time)
-        self._time = last
 
     def types_mask(self, types: Collection[str]) -> NDArray[np.uint8]:
         """Return 1 for those types, by type code + 1; events of others have code -1."""
@@ -559,80 +552,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-@dataclass(frozen=True, slots=True)
-class _Loading:
-    """How columns of one shape go into a batch: types and fields named alike.
-
-    ``codes`` are the engine's codes of the types; ``payload`` and ``envelope`` rows
-    (batch column, name, whether it is a text), those of ``payload`` with whether
-    another field fills the same column before. ``blank`` are columns that no field
-    of the payload fills.
-    """
-
-    codes: NDArray[np.int64]
-    blank: NDArray[np.int64]
-    payload: tuple[tuple[int, str, bool, bool], ...]
-    envelope: tuple[tuple[int, str, bool], ...]
-
-    @classmethod
-    def of(cls, plan: Plan, columns: EventColumns) -> _Loading:
-        code_of = {name: code for code, name in enumerate(plan.types)}
-        payload, envelope = [], []
-        for number, column in plan.inputs.items():
-            name, is_text = column.name, column.kind == "str"
-            if name in ("@type", "@time") or name in ENVELOPE:
-                envelope.append((number, name, is_text))
-                continue
-            names = [x for x in columns.fields if x.rpartition(":")[2] == name]
-            payload += [(number, x, is_text, x != names[0]) for x in names]
-        codes = [code_of.get(t, -1) for t in columns.types] or [-1]
-        filled = {number for number, *_ in payload}
-        blank = [i for i in range(plan.column_count) if i not in filled]
-        return cls(
-            np.array(codes, np.int64),
-            np.array(blank, np.int64),
-            tuple(payload),
-            tuple(envelope),
-        )
-
-
-def _load(
-    cols: NDArray[np.float64],
-    number: int,
-    column: Column,
-    is_text: bool,
-    strings: Interner,
-    *,
-    absent: str | None = None,
-    over: bool = True,
-) -> None:
-    """Load a column; one of the other kind is another type's, and has no values.
-
-    ``over`` whether rows without a value stay as they are.
-    """
-    texts, values = column.texts, column.values
-    valid = _ALL if column.valid is None else column.valid
-    if (texts is not None) != is_text or texts == []:
-        if not over:
-            cols[number] = np.nan
-        return
-    if texts is None:
-        if values.dtype.char != "d":
-            values = values.astype(np.float64)
-        loading.load_numbers(cols, number, values, valid, over)
-        return
-    if absent in texts:
-        valid = (values != texts.index(absent)) & (valid if len(valid) else True)
-    if len(texts) <= MOST_TEXTS or len(texts) <= 2 * len(values):
-        codes = strings.dictionary(texts)
-    else:
-        # A small slice of a large frame: only its own texts are taken up.
-        used, places = np.unique(values, return_inverse=True)
-        codes = strings.codes([texts[code] for code in used.tolist()])
-        values = places.astype(np.int32)
-    loading.load_codes(cols, number, values, codes, valid, over)
 
 
 __all__ = [

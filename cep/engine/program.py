@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from cep.engine.kernels import blocks, vm
+from cep.engine.kernels.handle import WORDS, handle
 from cep.errors import RuleError
 from cep.events.timestamps import parse_timestamp
 from cep.rules.choices import Choice, Coalesce
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cep.engine.batch import Batch
     from cep.engine.interner import Interner
     from cep.rules.expressions import Scalar
     from cep.rules.types import Kind
@@ -97,24 +99,30 @@ _BOUND = {
 Row = tuple[int, int, int]  # op, a, b; jumps are relative to the program's begin
 
 
-class BlockCode(NamedTuple):
-    """Programs to run over whole batches; shared by no two threads."""
+class BlockCode:
+    """Programs to run over whole batches; shared by no two threads.
 
-    code: NDArray[np.int32]
-    consts: NDArray[np.float64]
-    stack: NDArray[np.float64]
+    A `cep.engine.work.Step`; ``argument`` is 1 where they write bits.
+    """
 
-    def run(
-        self,
-        tables: NDArray[np.float64],
-        cols: NDArray[np.float64],
-        bits: NDArray[np.int64],
-        begin: int,
-        end: int,
+    kernel = blocks.fill_blocks
+
+    def __init__(
+        self, code: Sequence[Row], consts: NDArray[np.float64], *, writes_bits: bool
     ) -> None:
-        """Run over rows of a batch; see `kernels.blocks.run_blocks`."""
-        code, stack = self.code, self.stack
-        blocks.run_blocks(code, self.consts, tables, cols, bits, stack, begin, end)
+        self.code = np.array(code, np.int32).reshape(-1, 3)
+        self.argument = int(writes_bits)
+        self._consts = consts
+        self._stack = np.empty((max(1, _depth(code)), blocks.BLOCK))
+        self.handle = np.zeros((4, WORDS), np.int64)
+
+    def bind(self, tables: NDArray[np.float64]) -> None:
+        """Tell the kernel what the tables of strings are now."""
+        self.handle[:] = handle([self.code, self._consts, tables, self._stack])
+
+    def help(self, batch: Batch, at: int, end: int) -> int:
+        """Is never asked for."""
+        raise NotImplementedError
 
 
 class Scope(Protocol):
@@ -177,15 +185,16 @@ class Programs:
             self._slices.append((begin, len(self._code)))
         return number
 
-    def block_code(self, parts: Sequence[tuple[int, Sequence[Row]]]) -> BlockCode:
+    def block_code(
+        self, parts: Sequence[tuple[int, Sequence[Row]]], *, writes_bits: bool = False
+    ) -> BlockCode:
         """Join programs for `kernels.blocks`, each with what becomes of its value."""
         code: list[Row] = []
         for number, uses in parts:
             program = self._code[slice(*self._slices[number])]
             code += [row for row in program if row[0] not in _JUMPS]
             code += [*uses, (vm.POP, 0, 0)]
-        stack = np.empty((max(1, _depth(code)), blocks.BLOCK))
-        return BlockCode(np.array(code, np.int32).reshape(-1, 3), self.consts, stack)
+        return BlockCode(code, self.consts, writes_bits=writes_bits)
 
     @property
     def code(self) -> NDArray[np.int32]:

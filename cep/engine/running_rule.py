@@ -50,7 +50,10 @@ class RuleCounts:
 
 
 class RunningRule:
-    """The state of one rule."""
+    """The state of one rule; a `cep.engine.work.Step`."""
+
+    kernel = nfa.feed
+    argument = 0
 
     def __init__(self, compiled: CompiledRule, operator: Operator) -> None:
         self.compiled, self.operator = compiled, operator
@@ -81,7 +84,7 @@ class RunningRule:
             compiled.type_table(len(operator.plan.types)),
         )
         self.arena = self._empty_arena()
-        self._handle = np.zeros((nfa.HANDLE_LENGTH, WORDS), np.int64)
+        self.handle = np.zeros((nfa.HANDLE_LENGTH, WORDS), np.int64)
         self._bind()
         self._scratch = np.zeros(0, np.int64)
         self._found: list[Matches] = []
@@ -114,18 +117,16 @@ class RunningRule:
         """Tell the kernels where the tables are now."""
         self._counters = self.arena.counters
         tables = handle((*self.program, *self.arena))
-        self._handle[: len(tables)] = tables
+        self.handle[: len(tables)] = tables
 
     def _replace(self, **tables: NDArray[Any]) -> None:
         self.arena = self.arena._replace(**tables)
         self._bind()
 
-    def _refresh_tables(self) -> None:
-        """Follow the string tests' tables, which grow with the strings."""
-        tables = self.operator.plan.strings.tables()
-        if tables is not self.program.tables:
-            self.program = self.program._replace(tables=tables)
-            self._bind()
+    def bind(self, tables: NDArray[np.float64]) -> None:
+        """Tell the kernels what the tables of strings are now."""
+        self.program = self.program._replace(tables=tables)
+        self._bind()
 
     def ensure_keys(self) -> None:
         """Make room for every key of the space."""
@@ -174,42 +175,19 @@ class RunningRule:
             rows = doubled(len(arena.out), 2 * need + held)
             self._replace(out=grown(arena.out, rows), outv=grown(arena.outv, rows))
 
-    def feed(
-        self,
-        batch: Batch,
-        keys: NDArray[np.int64],
-        bits: NDArray[np.int64],
-        order: int,
-        begin: int,
-        end: int,
-        until_ns: int,
-    ) -> None:
-        """Take in the rows from ``begin`` to ``end`` of a batch, then let time pass.
-
-        ``keys`` (spaces, n) numbers the keys, ``bits`` (rules, end - begin) says
-        which conditions each row satisfies (`Predicates`), ``order`` is the place
-        of the batch's first row among all events.
-        """
-        if len(self.space.keys) > len(self.arena.keys):
-            self.ensure_keys()
-        self._refresh_tables()
-        h, ints, cols, at = self._handle, batch.ints, batch.cols, begin
-        while True:
-            at = nfa.feed(h, ints, cols, keys, bits, order, begin, at, end, until_ns)
-            if at == end:
-                break
-            self._drain()
-            if at >= 0:
-                self.make_room(int(keys[self.compiled.keyspace, at]))
-            else:
-                self.make_room(int(self.arena.heap[0, 1]))
-                at = -1 - at
-            if len(self.arena.nodes) < OUT_ROWS:
-                # Nodes of what is put out are held until it is copied.
-                self.ensure(0, len(self.arena.nodes))
-            self.operator.take_early(self)
-        if self._counters[nfa.C_TRIPPED]:
-            self._drain()
+    def help(self, batch: Batch, at: int, end: int) -> int:
+        """Take what was put out, and make room for the row or what time ends."""
+        self._drain()
+        if at >= 0:
+            self.make_room(self.operator.key_of(self.compiled.keyspace, at))
+        else:
+            self.make_room(int(self.arena.heap[0, 1]))
+            at = -1 - at
+        if len(self.arena.nodes) < OUT_ROWS:
+            # Nodes of what is put out are held until it is copied.
+            self.ensure(0, len(self.arena.nodes))
+        self.operator.take_early(self)
+        return at
 
     def is_due(self, now_ns: int) -> bool:
         """Whether anything happens if time passes to then."""
@@ -219,8 +197,7 @@ class RunningRule:
 
     def take_matches(self) -> Matches | None:
         """Return what was found since the last call."""
-        if self._counters[nfa.C_OUT]:
-            self._drain()
+        self._drain()
         if not self._found:
             return None
         found, self._found, self.found_bindings = self._found, [], 0
@@ -266,12 +243,12 @@ class RunningRule:
         """Copy the ``n`` rows that the kernel put out."""
         arena, compiled = self.arena, self.compiled
         order, offsets = np.empty(n, np.int64), np.empty(n + 1, np.int64)
-        count = nfa.settle(self._handle, order, offsets)
+        count = nfa.settle(self.handle, order, offsets)
         rule = compiled.rule
         if rule.cooldown_ns:
             before = count
             cooldown = rule.cooldown_ns
-            count = nfa.suppress(self._handle, order, offsets, count, cooldown)
+            count = nfa.suppress(self.handle, order, offsets, count, cooldown)
             self.suppressed += before - count
         limits = rule.limits
         if (
@@ -284,7 +261,7 @@ class RunningRule:
         values = np.empty((count, arena.outv.shape[1]))
         bound = np.empty((4, offsets[count]), np.int64)
         timeouts = nfa.take_out(
-            self._handle, order, offsets, facts, timeout, values, bound
+            self.handle, order, offsets, facts, timeout, values, bound
         )
         self.emitted += (count - timeouts) * len(rule.emissions)
         self.emitted += timeouts * len(rule.timeouts)
@@ -404,7 +381,7 @@ class RunningRule:
 
     def _export(self, k: int) -> bytes | None:
         arena = self.arena
-        matches, size = nfa.key_size(self._handle, k)
+        matches, size = nfa.key_size(self.handle, k)
         emitted = int(arena.keys[k, nfa.K_EMITTED])
         timed_out = int(arena.keys[k, nfa.K_EMITTED_TIMEOUT])
         if not matches and emitted == timed_out == nfa.NEVER:
@@ -416,7 +393,7 @@ class RunningRule:
         nodes = np.zeros((size, vm.NODE_WIDTH), np.int64)
         vals = np.zeros((size, arena.vals.shape[1]))
         live, waiting, count = nfa.export_key(
-            self._handle, k, self._scratch, partials, watched, nodes, vals, held
+            self.handle, k, self._scratch, partials, watched, nodes, vals, held
         )
         nodes, vals = nodes[:count], vals[:count].copy()
         nodes[:, vm.REFS] = 0
@@ -474,8 +451,7 @@ class RunningRule:
         strings = self.operator.plan.strings
         for part in read_matches(fields, self.compiled, self.leaf_kinds, strings):
             self.ensure(len(part.partials), len(part.nodes))
-            self._refresh_tables()
-            nfa.import_keys(self._handle, *part[:-1])
+            nfa.import_keys(self.handle, *part[:-1])
             places = [nfa.K_EMITTED, nfa.K_EMITTED_TIMEOUT, nfa.K_LAST]
             self.arena.keys[part.keys[:, None], places] = part.emitted
         return ()

@@ -9,7 +9,7 @@ import numpy as np
 
 from cep.engine.growth import doubled, grown
 from cep.engine.kernels import slots
-from cep.engine.kernels.handle import handle
+from cep.engine.kernels.handle import WORDS, handle
 from cep.engine.kernels.recency import NOWHERE, line_up
 from cep.engine.state import Contradiction, SlotState, damaged, need, pack, unpack
 from cep.engine.window_plan import WindowCounts
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 
 class RunningSlots:
-    """The state of one group of slots.
+    """The state of one group of slots; a `cep.engine.work.Step`.
 
     A key is kept until more than `KEYS` have been seen since: nothing else says
     that its values are no longer wanted.
     """
+
+    kernel = slots.feed
 
     def __init__(self, group: SlotGroup, operator: Operator) -> None:
         self.group, self.operator = group, operator
@@ -50,6 +52,8 @@ class RunningSlots:
         self._slots = np.array(group.slots, np.int64)
         self._half_lives = np.array(group.half_lives)
         self._restored: list[int] = []
+        self.argument = group.keyspace
+        self.handle = np.zeros((9, WORDS), np.int64)
         self._hold()
 
     @property
@@ -64,7 +68,7 @@ class RunningSlots:
         return WindowCounts(int(c[slots.C_KEYS]), 0, int(c[slots.C_FORGOTTEN]))
 
     def _hold(self) -> None:
-        self.tables = handle(
+        self.handle[:] = handle(
             [
                 self._enters,
                 self._slots,
@@ -91,14 +95,9 @@ class RunningSlots:
         self.dirty = grown(self.dirty, rows)
         self._hold()
 
-    def feed(
-        self, batch: Batch, key: NDArray[np.int64], begin: int, end: int, order: int
-    ) -> None:
-        """Take in rows of a batch and write what is remembered into its columns."""
-        self.ensure_keys()
-        self._link_restored()
-        time, types, cols = batch.time, batch.type, batch.cols
-        slots.feed(self.tables, time, types, key, cols, begin, end, order)
+    def help(self, batch: Batch, at: int, end: int) -> int:
+        """Is never asked for."""
+        raise NotImplementedError
 
     def take_dirty(self) -> list[int]:
         """Return the keys that changed since the last call."""
@@ -155,6 +154,7 @@ class RunningSlots:
                 self._restore(k, unpack(name, blob, SlotState))
             except Contradiction as error:
                 raise damaged(name, str(error)) from error
+        self._link_restored()
         return ()
 
     def _restore(self, k: int, state: SlotState) -> None:
@@ -186,6 +186,5 @@ class RunningSlots:
 
     def forget(self, k: int) -> list[str]:
         """Drop what a key has; returns its state fields."""
-        self._link_restored()
-        slots.forget(self.tables, np.int64(k))
+        slots.forget(self.handle, np.int64(k))
         return [self.prefix + self.space.canonical(k)]

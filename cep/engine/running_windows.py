@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cep.engine.batch import Batch
 from cep.engine.growth import doubled, grown
 from cep.engine.kernels import windows
 from cep.engine.kernels.handle import handle
 from cep.engine.kernels.ordered import ROOT, ROOT_WIDTH
 from cep.engine.kernels.recency import NOWHERE, line_up
+from cep.engine.kernels.rows import ROWS, TIME, TYPE
 from cep.engine.stored_windows import StoredWindows
 from cep.engine.window_plan import WindowCounts
 
@@ -20,14 +22,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cep.engine.batch import Batch
     from cep.engine.operator import Operator
     from cep.engine.stored_windows import Field
     from cep.engine.window_plan import WindowGroup
 
 
 class RunningWindows:
-    """The state of one group of windows."""
+    """The state of one group of windows; a `cep.engine.work.Step`."""
+
+    kernel = windows.feed
 
     def __init__(self, group: WindowGroup, operator: Operator) -> None:
         self.group, self.operator = group, operator
@@ -48,7 +51,8 @@ class RunningWindows:
         self.tables = group.tables(roles)
         self.closes, self.told_as = operator.closes, operator.closes.number_of(group)
         self.stored = StoredWindows(self)
-        self._hold()
+        self.argument = group.keyspace
+        self.handle = handle(self.tables)
 
     @property
     def description(self) -> str:
@@ -68,7 +72,7 @@ class RunningWindows:
         )
 
     def _hold(self) -> None:
-        self.handle = handle(self.tables)
+        self.handle[:] = handle(self.tables)
 
     def ensure_keys(self) -> None:
         """Make room for every key of the space."""
@@ -100,31 +104,13 @@ class RunningWindows:
         )
         self._hold()
 
-    def feed(
-        self, batch: Batch, key: NDArray[np.int64], begin: int, end: int, order: int
-    ) -> None:
-        """Take in rows of a batch and write the aggregates into its columns."""
-        self.ensure_keys()
-        self._feed(batch.time, batch.type, key, batch.cols, begin, end, order)
-
-    def _feed(
-        self,
-        time: NDArray[np.int64],
-        types: NDArray[np.int64],
-        key: NDArray[np.int64],
-        cols: NDArray[np.float64],
-        at: int,
-        end: int,
-        order: int,
-    ) -> None:
-        while True:
-            at = windows.feed(self.handle, time, types, key, cols, at, end, order)
-            if at == end:
-                return
-            if self.tables.counters[windows.C_LISTED] == windows.ASKED:
-                self._list_keys()
-            else:
-                self._double_pool()
+    def help(self, batch: Batch, at: int, end: int) -> int:
+        """Make room for rows, or begin to know which keys were not seen for long."""
+        if self.tables.counters[windows.C_LISTED] == windows.ASKED:
+            self._list_keys()
+        else:
+            self._double_pool()
+        return at
 
     def _list_keys(self) -> None:
         """Begin to keep keys as they were last seen."""
@@ -153,12 +139,13 @@ class RunningWindows:
     ) -> None:
         """Let rows that are stored enter again: times (n,), values (n, values)."""
         n = len(times)
-        types = np.full(n, self.types[0], np.int64)
+        ints = np.zeros((ROWS, n), np.int64)
+        ints[TIME], ints[TYPE] = times, self.types[0]
         cols = np.full((self.operator.plan.column_count, n), np.nan)
         cols[[value.column for value in self.group.values]] = rows.T
         if self.group.where is not None:
             cols[self.group.where] = 1.0
-        self._feed(times, types, key, cols, 0, len(times), 0)
+        self.operator.feed_windows(self, Batch(ints, cols), key)
 
     def codes(self) -> Iterator[NDArray[np.float64]]:
         """Yield all that holds codes of strings, to be changed in place."""

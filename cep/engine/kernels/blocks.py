@@ -15,8 +15,11 @@ both sides.
 from __future__ import annotations
 
 import numpy as np
+from numba.core.types import float64, int32
 
-from cep.engine.kernels.jit import plain_kernel
+from cep.engine.kernels import work
+from cep.engine.kernels.handle import table
+from cep.engine.kernels.jit import inner, step_kernel
 from cep.engine.kernels.vm import (
     ABS,
     ADD,
@@ -52,18 +55,21 @@ from cep.engine.kernels.vm import (
     unary,
 )
 
+code_of, consts_of = table(0, int32, 2, width=3), table(1, float64)
+tables_of, stack_of = table(2, float64, 2), table(3, float64, 2)
+
 BLOCK = 256  # events; a stack of ten such blocks fits the nearest cache
 
 
-@plain_kernel
-def run_blocks(code, consts, tables, cols, bits, stack, first, end):
-    """Run ``code`` over the events from ``first`` to ``end``.
+@inner
+def run_blocks(code, consts, tables, cols, bits, stack, first, at, end):
+    """Run ``code`` over the events from ``at`` to ``end``.
 
-    It writes into ``cols`` and ``bits``, which has shape (words, end - first), all
-    0; ``stack`` has (depth, block).
+    It writes into ``cols`` and ``bits`` (words, n), which begins with event ``first``
+    and is 0 for these; ``stack`` has (depth, block).
     """
     width = stack.shape[1]
-    for begin in range(first, end, width):
+    for begin in range(at, end, width):
         m = min(width, end - begin)
         top = np.int64(-1)
         for pc in range(code.shape[0]):
@@ -181,3 +187,17 @@ def run_blocks(code, consts, tables, cols, bits, stack, first, end):
                 top -= 1
                 for i in range(m):
                     stack[top, i] = binary(op, stack[top, i], stack[top + 1, i])
+
+
+@step_kernel
+def fill_blocks(h, w, argument, at, end, until):
+    """Run the code of a handle over the rows of a batch; every rule's bits are new."""
+    first, bits = work.facts_of(w)[work.FIRST], work.bits_of(w)
+    if argument != 0:
+        for word in range(bits.shape[0]):
+            for i in range(at - first, end - first):
+                bits[word, i] = 0
+    code, consts, tables = code_of(h), consts_of(h), tables_of(h)
+    cols, stack = work.cols_of(w), stack_of(h)
+    run_blocks(code, consts, tables, cols, bits, stack, first, at, end)
+    return end

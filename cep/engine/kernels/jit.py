@@ -24,6 +24,7 @@ from cep.jit import InnerCompiler, KernelCompiler, digest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+STEP = nb.types.int64(*[nb.types.int64] * 6)
 _LEAN: Any = {
     "no_cfunc_wrapper": True,
     "no_rewrites": True,
@@ -43,12 +44,15 @@ def _sources(path: Path, found: dict[str, Path]) -> dict[str, Path]:
     """Return a module of kernels and all those that it imports, by name."""
     if path.name not in found:
         found[path.name] = path
-        for name in _IMPORTS.findall(path.read_text("utf-8")):
-            _sources(Path(__file__).with_name(f"{name}.py"), found)
+        for module, names in _IMPORTS.findall(path.read_text("utf-8")):
+            for name in [module] if module else names.split(", "):
+                _sources(Path(__file__).with_name(f"{name}.py"), found)
     return found
 
 
-_IMPORTS = re.compile(r"^from cep\.engine\.kernels\.(\w+) import", re.MULTILINE)
+_IMPORTS = re.compile(
+    r"^from cep\.engine\.kernels(?:\.(\w+) import| import (.+)$)", re.MULTILINE
+)
 
 
 @cache
@@ -84,6 +88,24 @@ def _cached(function: Callable[..., Any], options: Any) -> Callable[..., Any]:
         # No folder to write to at all: each process compiles for itself.
         compiled = nb.njit(**options)(function)
     return compiled
+
+
+def step_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a kernel that `cep.engine.kernels.work` calls by its address.
+
+    All of them take and return the same, see there; Python can call them, too.
+    """
+    compiled: Any = plain_kernel(function)
+    compiled.address = cache(lambda: _address(compiled))
+    return compiled  # type: ignore[no-any-return]
+
+
+def _address(compiled: Any) -> int:
+    compiled.compile(STEP)
+    (overload,) = compiled.overloads.values()
+    name = overload.fndesc.llvm_func_name
+    found: int = overload.library.get_pointer_to_function(name)
+    return found
 
 
 def inner(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba.core.types import float64, int32, int64, uint8
 
-from cep.engine.kernels.handle import WORDS, bind, bind2, length, table, word
-from cep.engine.kernels.jit import inner, kernel
+from cep.engine.kernels import work
+from cep.engine.kernels.handle import WORDS, copy_table, length, set_word, table, word
+from cep.engine.kernels.jit import inner, kernel, step_kernel
 from cep.engine.kernels.rows import ID_HI as EVENT_HI
 from cep.engine.kernels.rows import ID_LO as EVENT_LO
 from cep.engine.kernels.rows import TIME as TIME_NS
@@ -1039,7 +1040,7 @@ def look_ahead(h, following, all_keys, first, begin, end):
     ints, types, last = ints_of(h), types_of(h), heap_of(h)
     space, stamp = params_of(h)[R_SPACE], place_of(h, begin) + 1
     for i in range(end - 1, begin - 1, -1):
-        code, k = ints[TYPE, i], all_keys[space, i]
+        code, k = ints[TYPE, i], all_keys[space, i - first]
         if code < 0 or types[code] == 0 or k < 0:
             continue
         known = last[k, 1] == stamp and last[k, 0] > i
@@ -1181,45 +1182,68 @@ def let_time_pass(h, until):
     return True
 
 
-@kernel
-def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until):
-    """Take in rows ``begin`` to ``end``, then let time pass; return the row reached.
+@inner
+def next_busy(h, all_keys, all_bits, first, i, end):
+    """Return the first row from ``i`` on that may do anything, or ``end``.
 
-    ``all_keys`` are those of the batch, ``all_bits`` begin with row ``first``.
-
-    ``order`` is the place of row 0 in the engine's order of events. A row short
-    of the end means that the arena is too small (or its output full, R_OUT) for the
-    next event; ``-1 - row`` that, before that row, it is for the key whose time runs
-    out next: drain, enlarge, and call again from there. ``cols`` must have a row even
-    if there is none to take in.
+    Nothing is written here, so that what is looked at stays in registers.
     """
-    h = handle.ctypes.data
+    params, types, ints, keys = params_of(h), types_of(h), ints_of(h), keys_of(h)
+    reactions, space, word = reactions_of(h), params[R_SPACE], params[R_WORD]
+    told = params[R_CONDITIONS] >= 0
+    while i < end:
+        code = ints[TYPE, i]
+        if code >= 0 and types[code] != 0:
+            k, b = all_keys[space, i - first], all_bits[word, i - first]
+            if k >= 0:
+                occupied = keys[k, K_OCCUPIED]
+                if not told or reactions[0, b] != INERT:
+                    return i
+                if occupied != 0 and (
+                    keys[k, K_DEADLINE] <= ints[TIME_NS, i]
+                    or may_move(h, k, i, b, occupied)
+                ):
+                    return i
+        i += 1
+    return end
+
+
+@step_kernel
+def feed(h, w, _, begin, end, until):
+    """Take in rows ``begin`` to ``end``, then let time pass.
+
+    A row short of the end means that the arena is too small (or its output full,
+    R_OUT) for the next event; ``-1 - row`` that, before that row, it is for the key
+    whose time runs out next: drain, enlarge, and call again from there. The batch's
+    columns must have a row even if there is none to take in.
+    """
+    copy_table(h, INTS, w, work.INTS)
+    copy_table(h, COLS, w, work.COLS)
+    facts = work.facts_of(w)
+    first = facts[work.FIRST]
+    set_word(h, FIRST_ROW * WORDS, facts[work.ORDER])
     keys = keys_of(h)
     c = counters_of(h)
-    types = types_of(h)
-    bind2(handle, INTS, ints)
-    bind2(handle, COLS, cols)
-    handle[FIRST_ROW, 0] = order
+    ints, all_keys, all_bits = ints_of(h), work.keys_of(w), work.bits_of(w)
     most, most_bound = params_of(h)[R_CAP], params_of(h)[R_BINDINGS]
     space, word = params_of(h)[R_SPACE], params_of(h)[R_WORD]
     trips = params_of(h)[R_TRIPS] != 0
     looks = params_of(h)[R_AHEAD] != 0 and end - begin >= len(keys)
-    following = np.empty(end - first if looks else 0, np.int64)
     if looks:
-        bind2(handle, BITS, all_bits)
-        bind(handle, FOLLOWING, following)
-        look_ahead(h, following, all_keys, first, begin, end)
-    for i in range(begin, end):
-        code = ints[TYPE, i]
-        if code < 0 or types[code] == 0:
-            continue
-        k, b, now = all_keys[space, i], all_bits[word, i - first], ints[TIME_NS, i]
-        if k < 0 or c[C_TRIPPED] != 0:
-            continue
+        copy_table(h, BITS, w, work.BITS)
+        copy_table(h, FOLLOWING, w, work.FOLLOWING)
+        look_ahead(h, following_of(h), all_keys, first, begin, end)
+    i = begin - 1
+    while c[C_TRIPPED] == 0:
+        i = next_busy(h, all_keys, all_bits, first, i + 1, end)
+        if i >= end:
+            break
+        k, b = all_keys[space, i - first], all_bits[word, i - first]
+        now = ints[TIME_NS, i]
         if trips and not let_time_pass(h, now):
             return -1 - i
         if c[C_TRIPPED] != 0:
-            continue
+            break
         occupied = keys[k, K_OCCUPIED]
         what = reaction(h, np.int64(0), b)
         begins = what != INERT
@@ -1258,7 +1282,11 @@ def feed(handle, ints, cols, all_keys, all_bits, order, first, begin, end, until
             mark_dirty(h, k)
             if keys[k, K_HEAD] >= 0 and keys[k, K_DEADLINE] < FOR_EVER:
                 set_timer(h, keys[k, K_DEADLINE], k)
-    return end if let_time_pass(h, until) else -1 - end
+    if not let_time_pass(h, until):
+        return -1 - end
+    if c[C_OUT] > 0 or (c[C_TRIPPED] != 0 and c[C_PARTIAL_BUMP] > 0):
+        facts[work.FOUND] = 1
+    return end
 
 
 @inner

@@ -12,9 +12,11 @@ import math
 
 from numba.core.types import float64, int64, uint8
 
+from cep.engine.kernels import work
 from cep.engine.kernels.handle import table
-from cep.engine.kernels.jit import inner, kernel
+from cep.engine.kernels.jit import inner, kernel, step_kernel
 from cep.engine.kernels.recency import OLDEST, remove, touch
+from cep.engine.kernels.rows import TIME, TYPE
 
 PREVIOUS, WEIGHTED = 0, 1
 
@@ -69,18 +71,17 @@ def forget(tables, k):
         clear(slots_of(h), keys, links, ends, values, counters_of(h), k)
 
 
-@kernel
-def feed(tables, time, types, key, cols, begin, end, order):
-    """Take in the events from ``begin`` to ``end``.
-
-    The first of the batch is the ``order``-th that the engine saw.
-    """
-    h = tables.ctypes.data
+@step_kernel
+def feed(h, w, space, at, end, until):
+    """Take in events; keys are those of ``space``."""
+    ints, cols, all_keys = work.ints_of(w), work.cols_of(w), work.keys_of(w)
+    time, types = ints[TIME], ints[TYPE]
+    first, order = work.facts_of(w)[work.FIRST], work.facts_of(w)[work.ORDER]
     enters, slots, half_lives = enters_of(h), slots_of(h), half_lives_of(h)
     keys, values, links, ends = keys_of(h), values_of(h), links_of(h), ends_of(h)
     c, dirty = counters_of(h), dirty_of(h)
-    for i in range(begin, end):
-        k = key[i]
+    for i in range(at, end):
+        k = all_keys[space, i - first]
         if k < 0 or enters[types[i] + 1] == 0:
             continue
         if keys[k, K_SEEN] == 0:
@@ -110,3 +111,4 @@ def feed(tables, time, types, key, cols, begin, end, order):
         keys[k, K_LAST] = time[i]
         keys[k, K_ORDER] = order + i
         mark(keys, dirty, c, k)
+    return end

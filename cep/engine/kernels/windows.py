@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba.core.types import float64, int64, uint8
 
-from cep.engine.kernels import ordered, sums
+from cep.engine.kernels import ordered, sums, work
 from cep.engine.kernels.handle import table
-from cep.engine.kernels.jit import inlined, inner, kernel
+from cep.engine.kernels.jit import inlined, inner, kernel, step_kernel
 from cep.engine.kernels.recency import OLDEST, remove, touch
+from cep.engine.kernels.rows import TIME as EVENT_TIME
+from cep.engine.kernels.rows import TYPE as EVENT_TYPE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -463,24 +465,24 @@ def quantile(t, k, base, mask, v, n, q):
     return x + (y - x) * (place - below)
 
 
-@kernel
-def feed(handle, time, types, key, cols, begin, stop, order):
-    """Take in the events from ``begin`` to ``stop`` and write each one's aggregates.
+@step_kernel
+def feed(h, w, space, begin, stop, until):
+    """Take in events, with the keys of ``space``, and write each one's aggregates.
 
-    The first of the batch is the ``order``-th that the engine saw. Returns the
-    place reached; short of ``stop``, the pool is too small, or keys are to be listed
-    as they were last seen (`C_LISTED`).
+    Short of ``stop``, the pool is too small, or keys are to be listed as they were
+    last seen (`C_LISTED`).
     """
-    h = handle.ctypes.data
     t = opened(h)
+    ints, cols, all_keys = work.ints_of(w), work.cols_of(w), work.keys_of(w)
+    first_row, order = work.facts_of(w)[work.FIRST], work.facts_of(w)[work.ORDER]
     spec, c, keys, times = t.spec, t.counters, t.keys, t.times
     where, at_most = spec[S_WHERE], spec[S_KEY_LIMIT]
     for i in range(begin, stop):
-        role = t.roles[types[i] + 1]
-        k = key[i]
+        role = t.roles[ints[EVENT_TYPE, i] + 1]
+        k = all_keys[space, i - first_row]
         if role == 0 or k < 0:
             continue
-        now = time[i]
+        now = ints[EVENT_TIME, i]
         entering = role & ENTERS != 0 and (where < 0 or cols[where, i] == 1.0)
         before = edge(spec, keys[k, K_LAST], now)
         base, mask = keys[k, K_BASE], keys[k, K_SIZE] - 1

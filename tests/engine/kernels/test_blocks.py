@@ -65,6 +65,11 @@ def one_by_one(code, consts, tables, cols, out):
         )
 
 
+@nb.njit(error_model="numpy")
+def in_blocks(code, consts, tables, cols, bits, stack, first, end):
+    blocks.run_blocks(code, consts, tables, cols, bits, stack, first, first, end)
+
+
 def example(seed, n):
     rng = np.random.default_rng(seed)
     # Three columns that are read, one that is written.
@@ -89,7 +94,7 @@ def test_blocks_equal_single_events_bit_for_bit(n):
         bits = np.zeros((2, n), np.int64)
         stack = np.full((40, 64), 99.0)
         twice = np.array(whole + whole, np.int32)
-        blocks.run_blocks(twice, CONSTS, tables, cols, bits, stack, 0, n)
+        in_blocks(twice, CONSTS, tables, cols, bits, stack, 0, n)
         assert np.array_equal(expected, cols[3], equal_nan=True), (seed, code)
         held = ~np.isnan(expected)
         assert (np.signbit(expected) == np.signbit(cols[3]))[held].all(), seed
@@ -102,7 +107,7 @@ def test_a_table_is_asked_of_its_own_strings_only():
     tables = np.array([[9.0, 8.0, 7.0, 6.0]])
     code = [(vm.COL, 0, 0), (vm.TABLE, 0, 0), (vm.STORE, 1, 0), (vm.POP, 0, 0)]
     none = np.zeros((0, 0), np.int64)
-    blocks.run_blocks(
+    in_blocks(
         np.array(code, np.int32), CONSTS, tables, cols, none, np.empty((1, 4)), 0, 6
     )
     assert cols[1].tolist() == [0.0, 9.0, 6.0, 0.0, 0.0, 0.0]

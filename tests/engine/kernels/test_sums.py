@@ -81,8 +81,7 @@ def test_ten_million_events_at_price_64000_keep_nine_digits(walk):
             Column("float", y),
         )
         batch = operator.ingest(columns, 0)
-        key = np.zeros(PART, np.int64)
-        running.feed(batch, key, 0, PART, part * PART)
+        operator.fill(batch)
         told = {
             name: batch.cols[column]
             for name, (_, _, column) in zip(
