@@ -3,6 +3,8 @@
 ====================  ========================================================
 `series`              a value over time, from a frame; one value per instant
 `event_times`         when something happened, from a frame
+`alignment`           streams that tick at different times, on common instants
+`correlation`         of two series as time goes: rolling, or fading
 `lead_lag`            Hayashi-Yoshida correlation of two series of ticks, by lag
 `rates`               correlation of how often events come, by lag
 `event_study`         the mean path of one stream around events of another
@@ -21,7 +23,13 @@ Nothing here reads Redis; frames come from `cep.load` or from anywhere else.
 
 from __future__ import annotations
 
+from cep.analysis.alignment import Aligned, join_as_of, refresh_times, resample
 from cep.analysis.coincidence import Coincidence, event_coincidence
+from cep.analysis.correlation import (
+    CorrelationOverTime,
+    ewm_correlation,
+    rolling_correlation,
+)
 from cep.analysis.event_study import EventStudy, event_study
 from cep.analysis.event_times import EventTimes, event_times
 from cep.analysis.granger import Granger, granger
@@ -39,7 +47,15 @@ __all__ = [
     "series",
     "EventTimes",
     "event_times",
+    # common instants
+    "Aligned",
+    "join_as_of",
+    "resample",
+    "refresh_times",
     # two streams
+    "CorrelationOverTime",
+    "rolling_correlation",
+    "ewm_correlation",
     "LeadLag",
     "lead_lag",
     "RateCorrelation",

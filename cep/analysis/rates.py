@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cep.analysis.grid import common_grid, shape_cells, unusual_counts
-from cep.analysis.inference import DRAWS, block_weights
+from cep.analysis.inference import DRAWS, block_weights, max_statistic_p_value
 from cep.analysis.lag_curve import LagCurve, interval
 from cep.analysis.rotation import block_edges, p_value_of_largest, rotated_sums
 from cep.clock import duration_ns, format_duration
@@ -42,7 +42,8 @@ class RateCorrelation(LagCurve):
     Attributes
     ----------
     p_value
-        Of no relation at any of the lags, from rotated surrogates.
+        Of no relation at any of the lags: the larger one of two tests, against
+        rotated surrogates and by throwing the signs of blocks.
     step_ns, shape_ns
         Length of a cell; what changes more slowly than this counts as shape.
     observations
@@ -98,8 +99,8 @@ def rate_correlation(
     -------
     Correlations of the counts' deviations, in Poisson standard deviations, from
     their shape. Intervals come from drawing blocks of time with replacement,
-    the p-value from rotating ``x`` within blocks, with the largest of all lags
-    compared.
+    the p-value from rotating ``x`` within blocks and from throwing the signs of
+    blocks (`max_statistic_p_value`), with the largest of all lags compared.
 
     Raises
     ------
@@ -135,6 +136,11 @@ def rate_correlation(
     )
     rho = _correlation(sums.observed[None], spread_x.sum()[None], spread_y.sum()[None])
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    # Rotation keeps bursts, signs keep blocks in which all is wilder.
+    p_value = max(
+        p_value_of_largest(sums.observed, sums.drawn),
+        max_statistic_p_value(sums.by_block - sums.usual, draws=draws, seed=seed),
+    )
     lags_ns = lags * step_ns
     best = lags_ns[np.argmax(np.abs(drawn), axis=1)]
     n, m = (len(s.between(grid.start_ns, grid.end_ns - 1)) for s in (x, y))
@@ -145,7 +151,7 @@ def rate_correlation(
         rho[0],
         low,
         high,
-        p_value_of_largest(sums.observed, sums.drawn),
+        p_value,
         interval(float(lags_ns[np.argmax(np.abs(rho[0]))]), best.astype(float)),
         step_ns,
         width * step_ns,
