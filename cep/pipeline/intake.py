@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cep.pipeline.store import Store, Stored
 
 
+_AROUND = 500  # bytes of a dead letter around an entry's own, about
 _AT_ONCE = 1_000  # entries looked up in one round trip
 
 
@@ -75,6 +76,7 @@ class Intake:
         self._on_gap, self._note = on_gap, note
         self._noted: set[str] = set()
         self._poison: tuple[str, int] | None = None  # held, and not to be put back
+        self._most = limits.READ_COUNT  # entries of a stream to take at once
         self._me, self._store, self._client = pipeline.name, store, store.client
         self._operator, self._pending = operator, pending
         self.ordering = Ordering(pipeline.streams, operator.plan.column_count)
@@ -184,13 +186,50 @@ class Intake:
         if self._care.one_by_one:
             pages = self._read_one(block_ms)
         else:
-            self.reader.count = self._care.rows or limits.READ_COUNT
-            pages = self.reader.read(block_ms, ahead=not look)
+            self.reader.count = self._care.rows or self._most
+            pages = self._within_commit(self.reader.read(block_ms, ahead=not look))
+        before = self._pending.size
         self._take(pages)
+        self._fit(self._pending.size - before)
         self._care.count(sum(page.entries_read for page in pages))
         if look:
             self.look_for_gaps()
         return pages
+
+    def _within_commit(self, pages: list[StreamPage]) -> list[StreamPage]:
+        """Return as much of pages as the commit has room for dead letters of.
+
+        The rest will be read again.
+        """
+        room = limits.COMMIT_BYTES - self._pending.size
+        found = []
+        for page in pages:
+            sizes = [len(row.raw) + len(row.detail) + _AROUND for row in page.bad]
+            ends = np.cumsum([0, *sizes])
+            if page.bad and ends[-1] > room:
+                n = max(1, int(np.searchsorted(ends, room, side="right")) - 1)
+                found.append(self._head(page, page.bad[n - 1].entry_id))
+            else:
+                found.append(page)
+            room -= int(ends[-1])
+        return found
+
+    def _head(self, page: StreamPage, last_id: str) -> StreamPage:
+        """Read a page again up to an entry, and go on from there."""
+        span = page.first_id, last_id
+        head = next(read_spans(self._client, page.stream, [span], **self._reading))
+        if not head.entries_read:  # deleted meanwhile
+            return page
+        self._most = head.entries_read
+        self.reader.reset(self.reader.positions | {page.stream: head.last_id})
+        return head
+
+    def _fit(self, written: int) -> None:
+        """Read so many entries at once that what is written of them fits a commit."""
+        if written > limits.COMMIT_BYTES:
+            self._most = max(1, self._most * limits.COMMIT_BYTES // written)
+        elif 2 * written <= limits.COMMIT_BYTES:
+            self._most = min(limits.READ_COUNT, 2 * self._most)
 
     def _read_one(self, block_ms: int) -> list[StreamPage]:
         """Return a page of the one entry that arrived next, and say so before."""

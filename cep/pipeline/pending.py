@@ -51,9 +51,14 @@ class Pending:
         self.size += len(block.data)
         self.dirty = True
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the commit is as large as it should get."""
+        return self.size >= limits.COMMIT_BYTES
+
     def is_due(self) -> bool:
         """Whether the commit is large or old enough."""
-        return self.size >= limits.COMMIT_BYTES or self.seconds_left() <= 0
+        return self.is_large or self.seconds_left() <= 0
 
     def seconds_left(self) -> float:
         """Return how long the commit may still wait; infinite if there is none."""

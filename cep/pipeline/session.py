@@ -147,8 +147,10 @@ class Session:
             self._commit()
         while True:
             exhausted = self.ordering.ended or self._read()
-            if self.care.one_by_one and self.pending.dirty:
-                self._commit()  # so that a row that is tried was read before
+            if self.pending.dirty and (self.care.one_by_one or self.pending.is_large):
+                # So that a row that is tried was read before, and that what its
+                # dead letters fill takes no outputs as well.
+                self._commit()
             self._process()
             stopping = self.runner.stopping
             # Outputs go out at once; a position or state alone waits for more.
