@@ -19,9 +19,9 @@ def sizes(limits, monkeypatch):
     limits(COMMIT_BYTES=MOST)
     found, commit = [], Store.commit
 
-    def measured(self, entries, *rest):
-        found.append(sum(len(words.data) for _, words in entries))
-        return commit(self, entries, *rest)
+    def measured(self, blocks, *rest):
+        found.append(sum(len(block.data) for block in blocks))
+        return commit(self, blocks, *rest)
 
     monkeypatch.setattr(Store, "commit", measured)
     return found
