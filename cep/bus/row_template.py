@@ -32,8 +32,10 @@ class Texts(NamedTuple):
         >>> Texts.of([b"ab", b"", b"c"]).spans.tolist()
         [[0, 2], [2, 0], [2, 1]]
         """
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        spans = np.stack([np.cumsum(lengths) - lengths, lengths], axis=1)
+        spans = np.empty((len(texts), 2), np.int64)
+        spans[:, 1] = np.fromiter(map(len, texts), np.int64, len(texts))
+        np.cumsum(spans[:, 1], out=spans[:, 0])
+        spans[:, 0] -= spans[:, 1]
         return cls(np.frombuffer(b"".join(texts), np.uint8), spans)
 
     @classmethod
@@ -55,10 +57,12 @@ class Texts(NamedTuple):
         data = np.frombuffer(text, np.uint8)
         if len(data) < 3:
             return cls(data, np.zeros((0, 2), np.int64))
-        commas = np.flatnonzero(data == ord(","))
-        starts = np.concatenate([[1], commas + 1])
-        ends = np.append(commas, len(data) - 1)
-        return cls(data, np.stack([starts, ends - starts], axis=1))
+        commas = (data == ord(",")).nonzero()[0]
+        spans = np.empty((len(commas) + 1, 2), np.int64)
+        spans[0, 0], spans[1:, 0] = 1, commas + 1
+        spans[:-1, 1], spans[-1, 1] = commas, len(data) - 1
+        spans[:, 1] -= spans[:, 0]
+        return cls(data, spans)
 
     def take(self, rows: NDArray[np.int64]) -> Texts:
         """Return the texts of these rows, which may repeat."""
@@ -78,6 +82,7 @@ class RowTemplate:
     literals: NDArray[np.uint8]
     program: NDArray[np.int64]
     holes: tuple[str, ...]
+    times: NDArray[np.int64]  # that each hole occurs
     row_bytes: int  # of a row whose holes are empty, at most
 
     @classmethod
@@ -107,6 +112,7 @@ class RowTemplate:
             np.frombuffer(literals, np.uint8),
             np.array(program, np.int64).reshape(-1, 3),
             tuple(holes),
+            np.array([sum(w.count(hole) for w in words) for hole in holes], np.int64),
             row_bytes + HEAD_BYTES * len(words),
         )
 
@@ -117,16 +123,17 @@ class RowTemplate:
         """
         n = len(texts[self.holes[0]].spans)
         spans = np.empty((len(self.holes), n, 2), np.int64)
-        blocks, offset, size = [self.literals], len(self.literals), 0
+        blocks, offset = [self.literals], len(self.literals)
+        offsets: dict[int, int] = {}  # of the blocks, which texts may share
         for number, name in enumerate(self.holes):
             found = texts[name]
+            if id(found.data) not in offsets:
+                offsets[id(found.data)] = offset
+                blocks.append(found.data)
+                offset += len(found.data)
             spans[number] = found.spans
-            spans[number, :, 0] += offset
-            blocks.append(found.data)
-            offset += len(found.data)
-        lengths = spans[:, :, 1].sum(axis=1).tolist()
-        for kind, number, _ in self.program.tolist():
-            size += lengths[number] if kind == HOLE else 0
+            spans[number, :, 0] += offsets[id(found.data)]
+        size = int(spans[:, :, 1].sum(axis=1) @ self.times)
         out = np.empty(n * self.row_bytes + size, np.uint8)
         ends = np.zeros(n, np.int64)
         write_rows(out, ends, np.concatenate(blocks), self.program, spans)

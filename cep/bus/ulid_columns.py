@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cep.events.ids import ALPHABET, LENGTH, MAX_TIME_MS
+from cep.bus.kernels.rows import write_ulids
+from cep.events.ids import LENGTH, MAX_TIME_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_LETTERS: Final = np.frombuffer(ALPHABET.encode(), np.uint8)
-_FIVE_BITS: Final = np.uint64(31)
-_16_BITS: Final = np.uint64(0xFFFF)
-_SHIFTS: Final = np.arange(45, -5, -5).astype(np.uint64)
 
 
 def new_ulids(
@@ -61,11 +57,6 @@ def ulid_texts(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[bytes]:
 
 def ulid_letters(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Return ids as `ulid_texts`, as bytes of shape ``(n, 26)``."""
-    upper = (hi & _16_BITS) << np.uint64(24) | lo >> np.uint64(40)
-    # Time and both halves of the random part: 10, 8 and 8 letters of five bits.
-    parts = [
-        (part[:, np.newaxis] >> _SHIFTS[-letters:]) & _FIVE_BITS
-        for part, letters in ((hi >> np.uint64(16), 10), (upper, 8), (lo, 8))
-    ]
-    letters: NDArray[np.uint8] = _LETTERS[np.concatenate(parts, axis=1).astype(np.intp)]
+    letters = np.empty((len(hi), LENGTH), np.uint8)
+    write_ulids(letters, hi, lo)
     return letters

@@ -333,6 +333,8 @@ def _in_order(batch: Batch, due: NDArray[np.int64]) -> NDArray[np.int64]:
     says as much as stream and entry id, and one number of time and place sorts
     them: a third of the time that four keys take.
     """
+    if len(due) < 2:
+        return due
     time, stream, ms, seq = (
         row[due] for row in (batch.time, batch.stream, batch.entry_ms, batch.entry_seq)
     )

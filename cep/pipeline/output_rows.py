@@ -92,6 +92,9 @@ class OutputRows:
             for rule, found in enumerate(outputs.matches)
             for one in self._of_rule(rule, found)
         ]
+        if len(written) == 1 and (np.diff(written[0].time_ns) >= 0).all():
+            yield from written[0].rows(0, len(written[0].match))
+            return
         if not written:
             return
         time, match, output = (
@@ -102,9 +105,8 @@ class OutputRows:
         which = np.repeat(np.arange(len(written)), sizes)
         row = np.concatenate([np.arange(size) for size in sizes])
         rule = np.repeat([one.rule for one in written], sizes)
-        if len(written) > 1 or (time[1:] < time[:-1]).any():
-            order = np.lexsort((output, match, rule, time))
-            which, row = which[order], row[order]
+        order = np.lexsort((output, match, rule, time))
+        which, row = which[order], row[order]
         apart = (which[1:] != which[:-1]) | (row[1:] != row[:-1] + 1)
         cuts = [0, *(np.flatnonzero(apart) + 1).tolist(), len(row)]
         for first, end in pairwise(cuts):
@@ -127,7 +129,9 @@ class OutputRows:
             some = matches
             if which.size < len(matches):
                 some = matches.take(which.tolist())
-            cause = _Cause.of(some, self._texts)
+            chosen = [templates[index] for index in outputs]
+            holes = {x for one in chosen if one is not None for x in one.rows.holes}
+            cause = _Cause.of(some, self._texts, holes)
             for index in outputs:
                 written = _Written.of(some, which, number, index, outputs[0])
                 written.template = templates[index]
@@ -206,26 +210,31 @@ class _Cause:
     texts: dict[str, Texts]
 
     @classmethod
-    def of(cls, matches: Matches, texts: _JsonTexts) -> _Cause:
-        known, places = np.unique(matches.key, return_inverse=True)
-        parts = [matches.keys[k][0] for k in known.tolist()]
+    def of(cls, matches: Matches, texts: _JsonTexts, holes: set[str]) -> _Cause:
+        place = {k: at for at, k in enumerate(matches.keys)}
+        places = np.array([place[k] for k in matches.key.tolist()], np.int64)
+        parts = [some for some, _ in matches.keys.values()]
         joined = [key_text(some) for some in parts]
         moments = (matches.time_ns // NS_PER_MS).astype(_DATE)
         stamps = np.datetime_as_string(moments).astype("S23")
         ids = ulid_letters(matches.id_hi.view(np.uint64), matches.id_lo.view(np.uint64))
         quoted = np.full((len(ids), 29), ord('"'), np.uint8)
         quoted[:, 1:27], quoted[:, 28] = ids, ord(",")
-        lengths = 29 * np.diff(matches.offsets)
-        spans = np.stack([29 * matches.offsets[:-1], np.maximum(lengths - 1, 0)], 1)
+        spans = np.empty((len(matches), 2), np.int64)
+        spans[:, 0] = 29 * matches.offsets[:-1]
+        spans[:, 1] = np.maximum(29 * np.diff(matches.offsets) - 1, 0)
         found = {
             "time": Texts.of_equal_length(stamps.view(np.uint8).reshape(-1, 23)),
-            "key": Texts.of([texts.of(text) for text in joined]).take(places),
-            "owner": Texts.of([text.encode() for text in joined]).take(places),
             "lineage": Texts(quoted.reshape(-1), spans),
         }
+        of_keys: dict[str, Iterable[bytes]] = {
+            "key": map(texts.of, joined),
+            "owner": map(str.encode, joined),
+        }
         for at in range(len(parts[0])):
-            as_json = Texts.of([texts.of(some[at]) for some in parts])
-            found[f"part{at}"] = as_json.take(places)
+            of_keys[f"part{at}"] = (texts.of(some[at]) for some in parts)
+        for hole in of_keys.keys() & holes:
+            found[hole] = Texts.of(list(of_keys[hole])).take(places)
         return cls([joined[k] for k in places.tolist()], parts, found)
 
 
@@ -262,35 +271,43 @@ class _Template:
     shape: Shape
     rows: RowTemplate
     leaves: list[_Leaf]
-    json_holes: list[str]
+    has_title: bool
 
     def write(self, written: _Written, cause: _Cause, cache: _JsonTexts) -> None:
         """Write an output of each match, but where it is not sure."""
-        matches, n = written.matches, len(written.match)
+        matches = written.matches
         time_ms = matches.time_ns // NS_PER_MS
         sure = (time_ms >= 0) & (time_ms < END_MS)
         if not sure.all():
             return
         ids = ulid_letters(*matches.derived_ids(written.index))
         texts = {**cause.texts, "id": Texts.of_equal_length(ids)}
+        texts |= self._floats(matches)
         for number, leaf in enumerate(self.leaves):
+            if f"leaf{number}" in texts:
+                continue
             values = matches.values[:, leaf.column]
-            texts[f"leaf{number}"] = found = _leaf_texts(
-                leaf, values, matches.texts, cache
-            )
+            found = _leaf_texts(leaf, values, matches.texts, cache)
+            texts[f"leaf{number}"] = found
             sure &= found.spans[:, 1] > 0
-        if "title" in self.json_holes:
+        if self.has_title:
             texts["title"] = self._titles(matches, cause, cache)
-        lengths = np.zeros(n, np.int64)
-        for hole in self.json_holes:
-            lengths += texts[hole].spans[:, 1]
-        sure &= lengths + self.rows.row_bytes <= MAX_ENTRY_BYTES // 4
-        written.sure = sure
-        if not sure.all():
-            for name, one in texts.items():
-                spans = np.where(sure[:, None], one.spans, 0)
-                texts[name] = Texts(one.data, spans)
         written.data, written.ends = self.rows.fill(texts)
+        sure &= np.diff(written.ends, prepend=0) <= MAX_ENTRY_BYTES // 4
+        written.sure = sure
+
+    def _floats(self, matches: Matches) -> dict[str, Texts]:
+        """Return the texts of all leaves that are floats, if they are finite."""
+        floats = [at for at, leaf in enumerate(self.leaves) if leaf.kind == "float"]
+        values = matches.values[:, [self.leaves[at].column for at in floats]]
+        if not floats or not np.isfinite(values).all():
+            return {}
+        found = Texts.between_commas(_encode(values.ravel().tolist()))
+        spans = found.spans.reshape(*values.shape, 2)
+        return {
+            f"leaf{number}": Texts(found.data, spans[:, at])
+            for at, number in enumerate(floats)
+        }
 
     def _titles(self, matches: Matches, cause: _Cause, cache: _JsonTexts) -> Texts:
         title = self.emission.title or ""
@@ -440,7 +457,7 @@ def _learned(
         Shape(mask, Words.of(constants)),
         RowTemplate.of([holes[name] for name in fields if name in holes]),
         leaves,
-        [*in_data, *(part for part in about if isinstance(part, Hole))],
+        "title" in in_data,
     )
 
 

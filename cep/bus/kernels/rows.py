@@ -8,6 +8,7 @@ import numpy as np
 
 from cep.bus.kernels.compiling import inlined, kernel
 from cep.bus.kernels.words import eight
+from cep.events.ids import ALPHABET, LENGTH
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,21 @@ LITERAL: Final = 0  # offset and length in the data
 HOLE: Final = 1  # its number
 WORD: Final = 2  # the part after its last, the length of its literals
 HEAD_BYTES: Final = 16  # at least those of a word's length as it is written
+
+_LETTERS: Final = np.frombuffer(ALPHABET.encode(), np.uint8)
+
+
+@kernel
+def write_ulids(
+    out: NDArray[np.uint8], hi: NDArray[np.uint64], lo: NDArray[np.uint64]
+) -> None:
+    """Fill ``out``, shape ``(n, 26)``, with ids given as upper and lower words."""
+    for row in range(len(out)):
+        upper, lower = hi[row], lo[row]
+        for i in range(LENGTH - 1, -1, -1):
+            out[row, i] = _LETTERS[lower & np.uint64(31)]
+            lower = lower >> np.uint64(5) | upper << np.uint64(59)
+            upper >>= np.uint64(5)
 
 
 @inlined
