@@ -11,6 +11,7 @@
 `coincidence`         how often events of one stream are followed by another's
 `granger`             whether one stream's past helps to foretell another
 `transfer_entropy`    the same in bits, without straight lines
+`traces`              what one request did across streams, latency per hop
 `relations`           which of several streams have to do with each other
 `rotation`            surrogates that keep each stream's own rhythm
 `grid`                streams on cells of time, and their slow and daily shape
@@ -39,6 +40,7 @@ from cep.analysis.rates import RateCorrelation, rate_correlation
 from cep.analysis.relations import Relation, Relations, relations
 from cep.analysis.result import Result
 from cep.analysis.series import Series, series
+from cep.analysis.traces import Traces, traces
 from cep.analysis.transfer_entropy import TransferEntropy, transfer_entropy
 
 __all__ = [
@@ -68,6 +70,9 @@ __all__ = [
     "granger",
     "TransferEntropy",
     "transfer_entropy",
+    # one stream, or events of many types
+    "Traces",
+    "traces",
     # many
     "Relation",
     "Relations",

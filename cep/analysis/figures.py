@@ -33,6 +33,11 @@ def time_unit(ns: NDArray[np.int64]) -> tuple[str, int]:
     return unit, UNITS_NS[unit]
 
 
+def plain_name(text: object) -> str:
+    """Return a foreign name as axes and legends show it."""
+    return plain(text, LONGEST_NAME)
+
+
 def new_figure(title: str, said: str, x_title: str, y_title: str) -> go.Figure:
     """Return an empty figure with a title, a sentence below it, and axes' names."""
     import plotly.graph_objects as go
@@ -77,7 +82,7 @@ def lag_curve(
     figure.add_scatter(
         x=at,
         y=values,
-        name=plain(name, LONGEST_NAME),
+        name=plain_name(name),
         mode="lines",
         line={"color": LINES[0], "width": 2},
         hovertemplate=f"%{{y:.4g}} at %{{x:.4g}} {unit}<extra></extra>",
@@ -110,7 +115,7 @@ def _add_band(
     figure.add_scatter(
         x=np.concatenate([at, at[::-1]]),
         y=np.concatenate([high, low[::-1]]),
-        name=plain(name, LONGEST_NAME),
+        name=plain_name(name),
         fill="toself",
         fillcolor=colour,
         line={"width": 0},
@@ -134,7 +139,7 @@ def time_lines(
         figure.add_scatter(
             x=time_ns.astype("datetime64[ns]"),
             y=values,
-            name=plain(name, LONGEST_NAME),
+            name=plain_name(name),
             mode="lines",
             line=line_style(number),
             showlegend=len(columns) > 1,
@@ -167,8 +172,8 @@ def heatmap(
     """
     figure = new_figure(title, said, x_title, y_title)
     figure.add_heatmap(
-        x=[plain(name, LONGEST_NAME) for name in columns],
-        y=[plain(name, LONGEST_NAME) for name in rows],
+        x=[plain_name(name) for name in columns],
+        y=[plain_name(name) for name in rows],
         z=values,
         text=texts,
         texttemplate=None if texts is None else "%{text}",
@@ -195,7 +200,7 @@ def bars(
         figure.add_bar(
             y=[plain(label, LONGEST_NAME * 2) for label in labels],
             x=values,
-            name=plain(name, LONGEST_NAME),
+            name=plain_name(name),
             orientation="h",
             marker={"color": LINES[number % len(LINES)]},
             showlegend=len(columns) > 1,

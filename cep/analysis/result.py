@@ -66,6 +66,6 @@ def spreadsheet_safe(table: pl.DataFrame) -> pl.DataFrame:
             runs = text.str.contains(_FORMULA)
             cell = pl.when(runs).then(pl.lit("'") + text).otherwise(text)
         elif isinstance(kind, pl.Duration):
-            cell = cell.dt.total_nanoseconds() / 1e9
+            cell = (cell.dt.total_nanoseconds() / 1e9).round(9)
         cells.append(cell.alias(name))
     return table.select(cells)
