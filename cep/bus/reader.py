@@ -303,18 +303,28 @@ def _in_parts(
     count: int,
 ) -> Iterator[StreamPage]:
     now = count
+    _ask_range(replies, decoder.stream, start, end, now)
     while True:
         try:
-            page = _range(replies, decoder, start, end, now)
-        except ReplyTooLargeError:
+            entries = replies.ranges(1)
+        except ReplyTooLargeError as too_large:
+            if now == 1:
+                page = _unread_page(decoder, too_large)
+                yield page
+                start = b"(" + page.last_id
             now = max(1, now // _FEWER)
+            _ask_range(replies, decoder.stream, start, end, now)
             continue
-        if page.entries_read:
-            yield page
-        if page.entries_read < now:
+        done = len(entries) < now
+        if not done:
+            # The server looks for the next page while we decode this one.
+            start = b"(" + entries.entry_id(len(entries) - 1)
+            now = min(count, 2 * now)
+            _ask_range(replies, decoder.stream, start, end, now)
+        if len(entries):
+            yield decoder.decode(entries)
+        if done:
             return
-        start = b"(" + page.last_id
-        now = min(count, 2 * now)
 
 
 def read_ids(
@@ -400,6 +410,13 @@ def decode_entries(
     )
     pairs = ((entry_id, list(values.items())) for entry_id, values in entries)
     return decoder.decode(Entries.of(pairs))
+
+
+def _ask_range(
+    replies: Replies, stream: str, start: bytes | str, end: bytes | str, count: int
+) -> None:
+    words = (b"XRANGE", stream.encode(), _text(start), _text(end))
+    replies.send(packed(*words, b"COUNT", b"%d" % count))
 
 
 def _range(
