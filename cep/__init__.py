@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from cep.events import Event as Event
     from cep.events import register as register
     from cep.frames.load import load as load
+    from cep.frames.scan import scan as scan
     from cep.pipeline import Pipeline as Pipeline
     from cep.pipeline import stream as stream
     from cep.reporting import report as report
@@ -134,6 +135,7 @@ __all__ = [
     # data
     "report",
     "load",
+    "scan",
     "sample",
 ]
 
@@ -178,7 +180,7 @@ _HOMES = {
     "cep.bus": ["connect_redis", "EmbeddedServer", "Publisher"],
     "cep.pipeline": ["Pipeline", "stream"],
     "cep.backtesting": ["backtest", "run_rules"],
-    "cep.frames": ["load"],
+    "cep.frames": ["load", "scan"],
     "cep.reporting": ["report"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

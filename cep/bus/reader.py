@@ -275,6 +275,7 @@ def iterate_range(
     end: bytes | str = b"+",
     *,
     count: int = COUNT,
+    ahead: bool = True,
     fields: Mapping[str, Collection[str]] | None = None,
     envelope: Collection[str] = (),
     registry: Registry = registry,
@@ -282,7 +283,8 @@ def iterate_range(
 ) -> Iterator[StreamPage]:
     """Yield the entries of a stream from ``start`` to ``end``, page by page.
 
-    A page has up to ``count`` entries, fewer while they are very large.
+    A page has up to ``count`` entries, fewer while they are very large. With
+    ``ahead`` the next one is asked for before a page is yielded.
     """
     decoder = PageDecoder(
         stream,
@@ -292,7 +294,7 @@ def iterate_range(
         future_tolerance_ms=future_tolerance_ms,
     )
     with _replies(redis_or_url) as replies:
-        yield from _in_parts(replies, decoder, start, end, count)
+        yield from _in_parts(replies, decoder, start, end, count, ahead=ahead)
 
 
 def _in_parts(
@@ -301,10 +303,13 @@ def _in_parts(
     start: bytes | str,
     end: bytes | str,
     count: int,
+    *,
+    ahead: bool = True,
 ) -> Iterator[StreamPage]:
     now = count
-    _ask_range(replies, decoder.stream, start, end, now)
     while True:
+        if not replies.is_waiting:
+            _ask_range(replies, decoder.stream, start, end, now)
         try:
             entries = replies.ranges(1)
         except ReplyTooLargeError as too_large:
@@ -313,14 +318,14 @@ def _in_parts(
                 yield page
                 start = b"(" + page.last_id
             now = max(1, now // _FEWER)
-            _ask_range(replies, decoder.stream, start, end, now)
             continue
         done = len(entries) < now
         if not done:
             # The server looks for the next page while we decode this one.
             start = b"(" + entries.entry_id(len(entries) - 1)
             now = min(count, 2 * now)
-            _ask_range(replies, decoder.stream, start, end, now)
+            if ahead:
+                _ask_range(replies, decoder.stream, start, end, now)
         if len(entries):
             yield decoder.decode(entries)
         if done:

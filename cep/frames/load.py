@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cep.events.columns import BadRow, EventColumns
+    from cep.frames.progress import Advance
     from cep.frames.span import EntryId
 
 Form: TypeAlias = Literal["polars", "pandas", "arrow"]
 
 _FORMS: Final = {"polars": lambda frame: frame, "pandas": to_pandas, "arrow": to_arrow}
+_MOST_THREADS: Final = 8
 _log = logging.getLogger(__name__)
 
 
@@ -193,7 +196,7 @@ def load(
         raise UsageError(f"limit is {limit}.", "Pass at least 1, or None for all.")
     names = [streams] if isinstance(streams, str) else list(streams)
     wanted = [
-        _Wanted.of(name, types, columns, envelope=envelope, registry=registry)
+        Wanted.of(name, types, columns, envelope=envelope, registry=registry)
         for name in names
     ]
     times = (
@@ -205,42 +208,64 @@ def load(
     with source_of(url, archive, registry, live=live) as source:
         for name in names:
             source.check(name)
-        span = entry_span(start, end, lambda: _newest(source, names))
-        for one in wanted:
-            frame = _load_one(source, one, span, times, limit, bad)
-            frames[one.stream] = _FORMS[as_](frame)
+        span = entry_span(start, end, lambda: newest_of(source, names))
+        totals: list[int | None] = [None]
+        if span == (FIRST, LAST) and limit is None:
+            totals = [source.length(name) for name in names]
+        known = [total for total in totals if total is not None]
+        total = sum(known) if len(known) == len(names) else None
+        what = names[0] if len(names) == 1 else f"{len(names)} streams"
+        with progress(what, total) as advance, _pool(len(names)) as pool:
+            loading = [
+                pool.submit(_load_one, source, one, span, times, limit, advance)
+                for one in wanted
+            ]
+            for one, found_one in zip(wanted, loading, strict=True):
+                frame, wrong = found_one.result()
+                frames[one.stream] = _FORMS[as_](frame)
+                bad += wrong
     found = frames[streams] if isinstance(streams, str) else frames
     return (found, _FORMS[as_](bad_to_polars(bad))) if with_bad else found
 
 
 def _load_one(
     source: Source,
-    wanted: _Wanted,
+    wanted: Wanted,
     span: tuple[EntryId, EntryId],
     times: tuple[int | None, int | None],
     limit: int | None,
-    bad: list[BadRow],
-) -> pl.DataFrame:
-    """Return the frame of one stream, adding its bad rows to a list."""
-    whole = span == (FIRST, LAST) and limit is None
-    total = source.length(wanted.stream) if whole else None
+    advance: Advance,
+) -> tuple[pl.DataFrame, list[BadRow]]:
+    """Return the frame of one stream, and its bad rows."""
+    bad: list[BadRow] = []
+    # Where rows are picked, many small pages would have to be read.
+    most = limit if wanted.types is None and times == (None, None) else None
     parts: list[pl.DataFrame] = []
     entries, rows, reasons = 0, 0, Counter[str]()
-    with progress(wanted.stream, total) as advance:
-        for good, wrong, _ in source.pages(
-            wanted.stream, *span, wanted.fields, wanted.envelope
-        ):
-            parts.append(wanted.frame(good, *times))
-            bad.extend(wrong)
-            reasons.update(row.reason for row in wrong)
-            entries += len(good) + len(wrong)
-            rows += len(parts[-1])
-            advance(len(good) + len(wrong))
-            if limit is not None and rows >= limit:
-                break
-    _report(wanted.stream, entries, reasons)
+    for good, wrong, _ in source.pages(
+        wanted.stream, *span, wanted.fields, wanted.envelope, most
+    ):
+        parts.append(wanted.frame(good, *times))
+        bad.extend(wrong)
+        reasons.update(row.reason for row in wrong)
+        entries += len(good) + len(wrong)
+        rows += len(parts[-1])
+        advance(len(good) + len(wrong))
+        if limit is not None and rows >= limit:
+            break
+    report_bad(wanted.stream, entries, reasons)
     frame = wanted.joined(parts)
-    return frame if limit is None else frame.head(limit)
+    return frame if limit is None else frame.head(limit), bad
+
+
+@contextlib.contextmanager
+def _pool(streams: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads, one a stream: kernels and waiting for a server let others run."""
+    pool = ThreadPoolExecutor(min(streams, _MOST_THREADS) or 1, "cep-load")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -274,11 +299,13 @@ def source_of(
         yield found if kept is None else JoinedSource(kept, found)
 
 
-def _newest(source: Source, streams: Sequence[str]) -> int:
+def newest_of(source: Source, streams: Sequence[str]) -> int:
+    """Return when the newest entry of some streams arrived, 0 if there is none."""
     return max(source.newest_ms(stream) or 0 for stream in streams)
 
 
-def _report(stream: str, entries: int, wrong: Counter[str]) -> None:
+def report_bad(stream: str, entries: int, wrong: Counter[str]) -> None:
+    """Say on the log how many entries were no events, and why."""
     if wrong:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in wrong.items())
         _log.warning(
@@ -292,7 +319,7 @@ def _report(stream: str, entries: int, wrong: Counter[str]) -> None:
 
 
 @dataclass(slots=True)
-class _Wanted:
+class Wanted:
     """What to take of one stream.
 
     ``fields`` is what the reader is asked for, ``schema`` every column there
@@ -315,7 +342,7 @@ class _Wanted:
         *,
         envelope: bool,
         registry: Registry,
-    ) -> _Wanted:
+    ) -> Wanted:
         named = [types] if isinstance(types, str) else types
         chosen = None if named is None else list(dict.fromkeys(named))
         known = {one.name: _fields_of(one.name, registry) for one in registry.all()}
@@ -335,7 +362,7 @@ class _Wanted:
         certain = plan_columns(stream, registry, candidates, extras)
         kept = [certain.columns[column] for column in certain.always]
         kept += [(name, ENVELOPE_COLUMNS[name]) for name in plan.envelope]
-        return _Wanted(
+        return Wanted(
             stream,
             chosen,
             fields,
@@ -362,19 +389,35 @@ class _Wanted:
         )
 
     def joined(self, parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-        """Return the parts as one frame, with all the columns it must have."""
+        """Return the parts as one frame, with all the columns it must have.
+
+        The parts lose their columns on the way.
+        """
         there = [part for part in parts if len(part)]
         if not there:
             return pl.DataFrame(
                 schema={name: self.schema[name] for name in self.always}
             )
-        frame = pl.concat(there, how="diagonal", rechunk=True)
         must = self.envelope if self.fields is None else self.always
-        return frame.select(
-            frame[name] if name in frame.columns else pl.lit(None, dtype).alias(name)
-            for name, dtype in self.schema.items()
-            if name in frame.columns or name in must
-        )
+        found = {name for part in there for name in part.columns}.union(must)
+        # Column by column, and what is joined goes: else all would be there twice.
+        columns = []
+        for name, dtype in self.schema.items():
+            if name in found:
+                pieces = [_taken(there, at, name, dtype) for at in range(len(there))]
+                columns.append(pl.concat(pieces, rechunk=True))
+        return pl.DataFrame(columns)
+
+
+def _taken(
+    parts: list[pl.DataFrame], at: int, name: str, dtype: pl.DataType
+) -> pl.Series:
+    """Take a column out of a part; nulls if it has none of this name."""
+    part = parts[at]
+    if name not in part.columns:
+        return pl.Series(name, [None], dtype=dtype).new_from_index(0, len(part))
+    # The last column stays, which says how many rows there are.
+    return part.drop_in_place(name) if part.width > 1 else part[name]
 
 
 def _fields_of(event_type: str, registry: Registry) -> list[str]:

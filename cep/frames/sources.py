@@ -114,6 +114,7 @@ class RedisSource:
             _written(first),
             _written(last),
             count=PAGE if most is None else min(PAGE, max(1, most)),
+            ahead=most is None or most > PAGE,
             fields=fields,
             envelope=envelope,
             registry=self.registry,
