@@ -231,9 +231,7 @@ def _summed(known: pl.DataFrame, untraced: int, repeated: int, orphans: int) -> 
         pl.col("ns").cast(pl.Datetime("ns", "UTC")).alias("event_time"),
         "parent_step",
         (pl.col("ns") - pl.col("before")).cast(duration).alias("latency"),
-        (pl.col("ns") - pl.col("ns").min().over("trace"))
-        .cast(duration)
-        .alias("offset"),
+        since_start.cast(duration).alias("offset"),
     )
     latency = pl.col("latency").cast(pl.Int64)
     hops = (
