@@ -175,9 +175,51 @@ def _patterns(draw):
 
 
 @st.composite
+def _closing(draw, name):
+    """A step that takes windows of any kind when they close."""
+    types = draw(st.lists(st.sampled_from(TYPES), min_size=1, max_size=2))
+    step = on(*types, name=name)
+    if draw(st.booleans()):
+        step = step.where(draw(st.sampled_from([e.x > -1, e.key.is_in(["a", "b"])])))
+    how = draw(st.sampled_from(["tumbling", "hopping", "session"]))
+    if how == "tumbling":
+        step = step.tumbling(draw(st.sampled_from(["2ms", "7ms"])))
+    elif how == "hopping":
+        step = step.hopping("6ms", every=draw(st.sampled_from(["2ms", "4ms"])))
+    else:
+        step = step.session(draw(st.sampled_from(["2ms", "4ms"])))
+    held = [count() >= 2, sum(e.x) > 0, max(e.x) - first(e.x) < 1, last(e.x).is_null()]
+    return step.where(draw(st.sampled_from(held))) if draw(st.booleans()) else step
+
+
+@st.composite
+def _closing_rules(draw, name, key):
+    """A rule on windows that close, alone or among steps that take events."""
+    window, shape = draw(_closing("w")), draw(st.integers(0, 4))
+    if shape == 1:
+        window = window.between(1, 2)
+    pattern, ends = seq(window), shape != 2
+    if shape == 2:
+        tick = on("test.tick", name="tick").where(e.x >= 0)
+        pattern = pattern.then(tick).within("20ms")
+    if shape == 3:
+        pattern = seq(on("test.tick", name="tick").where(e.x >= 0)).next(window)
+    if shape == 4:
+        pattern = pattern.then(draw(_closing("v"))).within("30ms")
+    values = {"n": count(m.w), "begin": first(m.w).window_start}
+    if ends:
+        values |= {"rows": count(), "sum": sum(e.x), "end": e.window_end}
+    else:
+        values |= {"x": e.x, "mean": draw(_windows())}
+    return build_rule(name, pattern, [emit(**values)], key=key)
+
+
+@st.composite
 def rules(draw, name="random"):
     """A rule, or None where the draw made one that is refused."""
     key = draw(st.sampled_from(["key", "key", None]))
+    if draw(st.integers(0, 4)) == 0:
+        return draw(_closing_rules(name, key))
     after = draw(
         st.sampled_from(["no_skip", "no_skip", "past_last_event", "to_next", "to"])
     )

@@ -98,7 +98,9 @@ class Pipeline:
     name
         Names its state in Redis; one process runs a name at a time.
     rules
-        What to find, in the order in which outputs of one moment are put out.
+        What to find. Outputs of one commit are put out by rule, in this order; which
+        outputs of one moment share a commit depends on when their events were read.
+        Their ids do not, and `cep.run_rules` sorts them.
     streams
         Where to look; empty: the home streams of the rules' event types.
     on_gap

@@ -61,6 +61,11 @@ class Limits:
     events they hold together. Those that began first come out, of one beginning the
     longest first, and always one. The others are dropped, and with the policy
     ``trip`` the rule stops. What a cooldown suppresses does not count.
+
+    What a bound costs: an event that can concern all partial matches of its key looks
+    at each. A repetition with ``any_combination`` that has reached 10,000 costs some
+    10 ms of CPU an event, in proportion to ``partials_per_key``; where that many are
+    not meant, bound the pattern by ``.within(...)`` or lower the limit.
     """
 
     partials_per_key: int = 10_000

@@ -271,7 +271,10 @@ class Aggregate(Window):
         """Aggregate over the last ``length`` of event time, or the last ``events``.
 
         At an event at time ``t`` that is ``(t - length, t]``, or the last so many
-        events of those that enter, itself among them if it does.
+        events of those that enter, itself among them if it does. An event that lacks
+        the value enters, too: ``avg(e.price).over(events=100)`` averages the prices
+        that there are among 100 events. ``.where(~e.price.is_null())`` before it makes
+        that the last 100 prices.
 
         ``by`` splits by one or several fields; the default is the rule's key,
         ``by=[]`` is one window over all events of the types.

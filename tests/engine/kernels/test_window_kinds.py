@@ -424,3 +424,14 @@ def test_memory_follows_what_windows_hold():
         batch = operator.ingest(columns, 0)
         operator.step(batch, int(batch.time[-1]))
     assert len(operator._windows[0].tables.times) <= 2**14
+
+
+def test_an_event_without_a_value_takes_a_place_among_the_last():
+    last_two = {"n": count().over(events=2), "sum": sum(e.x).over(events=2)}
+    there = sum(e.x).where(~e.x.is_null()).over(events=2)
+    rule = build_rule("r", on("test.tick"), [emit(**last_two, there=there)], key="key")
+    rows = [{"t": t, "key": "a", "x": x} for t, x in enumerate([1, None, 4, None, 16])]
+    values = [event.data["values"] for event in streams.run(rule, rows)]
+    assert [x["n"] for x in values] == [1, 2, 2, 2, 2]
+    assert [x["sum"] for x in values] == [1, 1, 4, 4, 16]
+    assert [x["there"] for x in values] == [1, 1, 5, 5, 20]
