@@ -5,3 +5,7 @@ check each access against the bounds they are given: the bytes are hostile. A
 row they do not understand entirely is left to `cep.events.codec.decode_row`,
 which alone decides what is wrong with it.
 """
+
+from cep.numba_start import import_array_functions
+
+import_array_functions()
