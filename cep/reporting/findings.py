@@ -232,7 +232,9 @@ def _run(
         for name in sorted(needed - set(frames))
     ]
     given: Any = request.pipeline or list(request.rules)
-    return run_rules(given, frames)
+    if request.pipeline is not None:
+        needed |= {one.name for one in request.pipeline.streams}
+    return run_rules(given, {name: frames[name] for name in frames if name in needed})
 
 
 def value_series(frames: dict[str, pl.DataFrame], skipped: list[str]) -> list[Series]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cep.reporting.findings import Findings
 
 EXAMPLES: Final = 3
+_WENT: Final = ("processed", "late", "duplicate", "buffered")
 TIMELINES: Final = 6
 LEVEL: Final = 0.05
 
@@ -100,12 +101,13 @@ def _accounting(found: Findings) -> pl.DataFrame:
             "events": len(frame),
         }
         if found.result is not None:
-            given = found.result.accounting[name]
-            row |= {key: n for key, n in given.items() if key != "read"}
+            # Nothing is said of a stream that no rule reads.
+            given = found.result.accounting.get(name, {})
+            row |= {key: given.get(key) for key in _WENT}
         if found.removed:
             row["removed_before"] = found.removed.get(name)
         rows.append(row)
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _bad(found: Findings) -> pl.DataFrame:
