@@ -12,6 +12,7 @@
 `granger`             whether one stream's past helps to foretell another
 `transfer_entropy`    the same in bits, without straight lines
 `traces`              what one request did across streams, latency per hop
+`sequences`           which types of events follow which, and which runs repeat
 `relations`           which of several streams have to do with each other
 `rotation`            surrogates that keep each stream's own rhythm
 `grid`                streams on cells of time, and their slow and daily shape
@@ -39,6 +40,13 @@ from cep.analysis.lead_lag import LeadLag, lead_lag
 from cep.analysis.rates import RateCorrelation, rate_correlation
 from cep.analysis.relations import Relation, Relations, relations
 from cep.analysis.result import Result
+from cep.analysis.sequences import (
+    Sequences,
+    TypePairs,
+    co_occurrence,
+    follows,
+    frequent_sequences,
+)
 from cep.analysis.series import Series, series
 from cep.analysis.traces import Traces, traces
 from cep.analysis.transfer_entropy import TransferEntropy, transfer_entropy
@@ -73,6 +81,11 @@ __all__ = [
     # one stream, or events of many types
     "Traces",
     "traces",
+    "TypePairs",
+    "follows",
+    "co_occurrence",
+    "Sequences",
+    "frequent_sequences",
     # many
     "Relation",
     "Relations",
