@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from cep.bus.row_template import Hole, Texts
 from cep.errors import InvalidPayloadError, Problem, UsageError, shown
 from cep.events.json_text import dump_object, plain
 from cep.events.publishing import publishable_payload
@@ -142,6 +143,39 @@ class Payloads:
             # No field is sure to be there: each brings its own comma.
             rows = [b"{" + row[2:] if row[1:2] == b"," else row for row in rows]
         return rows
+
+    def parts(self) -> list[bytes | Hole]:
+        """Return what a payload is made of; `texts` says what goes into the holes."""
+        if self._rows is not None or self._may_leave_out or not self.columns:
+            return [Hole("data")]
+        found: list[bytes | Hole] = []
+        for column in self.columns:
+            key = _encode(column.field.name)
+            found += [
+                b"," if found else b"{",
+                key,
+                b":",
+                Hole("data." + column.field.name),
+            ]
+        return [*found, b"}"]
+
+    def texts(self, start: int, stop: int) -> dict[str, Texts]:
+        """Return what fills the holes of rows ``start`` to ``stop`` (exclusive)."""
+        if self.parts() == [Hole("data")]:
+            return {"data": Texts.of(self.encode(start, stop))}
+        return {
+            "data." + column.field.name: self._texts_of(column, start, stop)
+            for column in self.columns
+        }
+
+    def _texts_of(self, column: PayloadColumn, start: int, stop: int) -> Texts:
+        if isinstance(column.values, np.ndarray):
+            return Texts.between_commas(_encode(column.values[start:stop].tolist()))
+        return Texts.of(self._fragments(column, start, stop))
+
+    @property
+    def _may_leave_out(self) -> bool:
+        return any(column.may_be_absent for column in self.columns)
 
     def longest_text(self) -> int:
         """Return the characters of the longest text or nested value."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
@@ -17,7 +18,8 @@ import numpy as np
 from cep.bus.connection import connect_redis, error_of_reply
 from cep.bus.link import Link, packed
 from cep.bus.payload_columns import Payloads, dump_metadata, read_column, texts_of
-from cep.bus.ulid_columns import new_ulids, ulid_texts
+from cep.bus.row_template import Hole, RowTemplate, Texts
+from cep.bus.ulid_columns import new_ulids, ulid_letters
 from cep.errors import (
     ConnectionFailedError,
     InvalidPayloadError,
@@ -26,7 +28,7 @@ from cep.errors import (
     shown,
 )
 from cep.events.codec import FIELDS, MAX_ENTRY_BYTES, encode
-from cep.events.ids import ulid_problem
+from cep.events.ids import LENGTH, ulid_problem
 from cep.events.registry import Registry, registry
 from cep.events.timestamps import ALLOWED, END_MS
 
@@ -167,8 +169,8 @@ class Publisher:
 
         def chunks() -> Iterator[tuple[bytes, int]]:
             for start in range(0, len(rows), CHUNK_ROWS):
-                commands = rows.commands(start, start + CHUNK_ROWS)
-                yield b"".join(commands), len(commands)
+                commands, ends = rows.packed(start, start + CHUNK_ROWS)
+                yield commands, len(ends)
 
         return self._count(chunks(), len(rows), progress)
 
@@ -254,9 +256,9 @@ class Publisher:
                 "Pass one per event.",
             )
         if ids is None:
-            texts = ulid_texts(*new_ulids(time_ms))
+            letters = ulid_letters(*new_ulids(time_ms))
         else:
-            texts = _checked_ids(ids, rows, event_type)
+            letters = _checked_ids(ids, rows, event_type)
         correlation_id, user_id = owners
         template = _Template(
             self._head(stream),
@@ -266,10 +268,11 @@ class Publisher:
             texts_of("correlation_id", correlation_id, rows, event_type),
             texts_of("user_id", user_id, rows, event_type),
             dump_metadata(metadata, event_type),
+            payloads.parts(),
         )
         if payloads.longest_text() > _SHORT_TEXT:
             template.check_sizes(payloads, rows, event_type)
-        return _Rows(template, payloads, texts, time_ms)
+        return _Rows(template, payloads, letters, time_ms)
 
     def _count(
         self,
@@ -323,6 +326,9 @@ class Publisher:
                 link.drop()
 
 
+Commands = tuple[bytes, "NDArray[np.int64]"]  # one after the other; each one's end
+
+
 class _Replies:
     """Reads the replies of pipelined ``XADD`` commands."""
 
@@ -366,51 +372,42 @@ class _Template:
         correlation_id: list[bytes] | bytes,
         user_id: list[bytes] | bytes,
         metadata: bytes,
+        data: list[bytes | Hole],
     ) -> None:
-        self._owners = [correlation_id, user_id]
-        fixed = {
-            "stream": stream.encode(),
-            "type": event_type.encode(),
-            "version": b"%d" % version,
-            "metadata": metadata,
+        self._owners = {"@correlation_id": correlation_id, "@user_id": user_id}
+        values: dict[str, list[bytes | Hole]] = {
+            "id": [Hole("@id")],
+            "stream": [stream.encode()],
+            "type": [event_type.encode()],
+            "version": [b"%d" % version],
+            "timestamp": [Hole("@time")],
+            "data": data,
+            "metadata": [metadata],
         }
-        if isinstance(correlation_id, bytes):
-            fixed["correlation_id"] = correlation_id
-        if isinstance(user_id, bytes):
-            fixed["user_id"] = user_id
-        out = b"*%d\r\n" % (len(head) + 2 * len(FIELDS))
-        out += b"".join(_word(word) for word in head)
+        for name, owner in self._owners.items():
+            values[name[1:]] = [owner if isinstance(owner, bytes) else Hole(name)]
+        words: list[list[bytes | Hole]] = [[word] for word in head]
         for name in FIELDS:
-            out += _word(name.encode())
-            if name in fixed:
-                out += _word(fixed[name])
-            elif name == "id":
-                out += b"$26\r\n%b\r\n"
-            elif name == "timestamp":
-                out += b"$24\r\n%bZ\r\n"
-            else:
-                out += b"$%d\r\n%b\r\n"
-        self._template = out
+            words += [[name.encode()], values[name]]
+        self._rows = RowTemplate.of(words, b"*%d\r\n" % len(words))
         self._fixed_bytes = (
-            sum(map(len, FIELDS)) + 26 + 24 + sum(map(len, fixed.values()))
+            sum(map(len, FIELDS))
+            + 26
+            + 24
+            + sum(
+                len(part)
+                for name, parts in values.items()
+                for part in parts
+                if name != "data" and isinstance(part, bytes)
+            )
         )
 
-    def fill(
-        self,
-        ids: list[bytes],
-        times: list[bytes],
-        payloads: list[bytes],
-        start: int,
-    ) -> list[bytes]:
+    def fill(self, texts: dict[str, Texts], start: int, stop: int) -> Commands:
         """Return the commands of a chunk."""
-        columns: list[Iterable[Any]] = [ids, times]
-        for owner in self._owners:
+        for name, owner in self._owners.items():
             if isinstance(owner, list):
-                part = owner[start : start + len(ids)]
-                columns += [map(len, part), part]
-        columns += [map(len, payloads), payloads]
-        template = self._template
-        return [template % row for row in zip(*columns, strict=True)]
+                texts[name] = Texts.of(owner[start:stop])
+        return self._rows.fill(texts)
 
     def check_sizes(self, payloads: Payloads, rows: int, event_type: str) -> None:
         """Raise InvalidPayloadError if an entry is too large to be read."""
@@ -418,7 +415,9 @@ class _Template:
             texts = payloads.encode(start, min(start + CHUNK_ROWS, rows))
             for index, text in enumerate(texts, start):
                 size = self._fixed_bytes + len(text)
-                size += sum(len(o[index]) for o in self._owners if isinstance(o, list))
+                size += sum(
+                    len(o[index]) for o in self._owners.values() if isinstance(o, list)
+                )
                 if size > MAX_ENTRY_BYTES:
                     most = f"at most {MAX_ENTRY_BYTES} bytes"
                     problem = Problem(f"the entry [{index}]", f"{size} bytes", most)
@@ -431,7 +430,7 @@ class _Rows:
 
     template: _Template
     payloads: Payloads
-    ids: list[bytes]
+    ids: NDArray[np.uint8]
     time_ms: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -439,18 +438,16 @@ class _Rows:
 
     def commands(self, start: int, stop: int) -> list[bytes]:
         """Return the commands of rows ``start`` to ``stop``, or to the end."""
+        data, ends = self.packed(start, stop)
+        return [data[a:b] for a, b in pairwise([0, *ends.tolist()])]
+
+    def packed(self, start: int, stop: int) -> Commands:
+        """Return those commands one after the other, and where each ends."""
         stop = min(stop, len(self))
-        times = np.datetime_as_string(self.time_ms[start:stop].astype(_DATE))
-        return self.template.fill(
-            self.ids[start:stop],
-            times.astype("S23").tolist(),
-            self.payloads.encode(start, stop),
-            start,
-        )
-
-
-def _word(word: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(word), word.replace(b"%", b"%%"))
+        texts = self.payloads.texts(start, stop)
+        texts["@id"] = Texts.of_equal_length(self.ids[start:stop])
+        texts["@time"] = Texts.of_times(self.time_ms[start:stop])
+        return self.template.fill(texts, start, stop)
 
 
 def _chunks(commands: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
@@ -530,7 +527,7 @@ def _ms_of(moment: Any) -> int:
     return -1
 
 
-def _checked_ids(ids: Any, rows: int, event_type: str) -> list[bytes]:
+def _checked_ids(ids: Any, rows: int, event_type: str) -> NDArray[np.uint8]:
     texts = read_column(ids)
     if len(texts) != rows:
         raise UsageError(
@@ -543,4 +540,5 @@ def _checked_ids(ids: Any, rows: int, event_type: str) -> list[bytes]:
     ]
     if problems:
         raise InvalidPayloadError(event_type, problems[:10])
-    return [text.encode() for text in texts]
+    letters = np.frombuffer("".join(texts).encode(), np.uint8)
+    return letters.reshape(rows, LENGTH)

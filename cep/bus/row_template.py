@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cep.bus.kernels.rows import HEAD_BYTES, HOLE, LITERAL, WORD, write_rows
+from cep.bus.kernels.rows import (
+    HEAD_BYTES,
+    HOLE,
+    LITERAL,
+    WORD,
+    write_rows,
+    write_timestamps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +71,17 @@ class Texts(NamedTuple):
         spans[:, 1] -= spans[:, 0]
         return cls(data, spans)
 
+    @classmethod
+    def of_times(cls, time_ms: NDArray[np.int64]) -> Self:
+        """Return times from 1970 to 9999 as ``2023-11-14T22:13:20.000Z``.
+
+        >>> Texts.of_times(np.zeros(1, np.int64)).data.tobytes()
+        b'1970-01-01T00:00:00.000Z'
+        """
+        letters = np.empty((len(time_ms), 24), np.uint8)
+        write_timestamps(letters, time_ms)
+        return cls.of_equal_length(letters)
+
     def take(self, rows: NDArray[np.int64]) -> Texts:
         """Return the texts of these rows, which may repeat."""
         return Texts(self.data, self.spans[rows])
@@ -86,27 +104,37 @@ class RowTemplate:
     row_bytes: int  # of a row whose holes are empty, at most
 
     @classmethod
-    def of(cls, words: Sequence[Sequence[bytes | Hole]]) -> Self:
-        r"""Return a template of words given by their parts.
+    def of(cls, words: Sequence[Sequence[bytes | Hole]], head: bytes = b"") -> Self:
+        r"""Return a template of words given by their parts; rows begin with ``head``.
 
         >>> template = RowTemplate.of([[b"id"], [b"<", Hole("x"), b">"]])
         >>> template.fill({"x": Texts.of([b"", b"one"])})[0]
         b'$2\r\nid\r\n$2\r\n<>\r\n$2\r\nid\r\n$5\r\n<one>\r\n'
         """
-        literals, holes = bytearray(b"\r\n"), list[str]()
+        literals, holes = bytearray(), list[str]()
         program: list[tuple[int, int, int]] = []
+        constant = head  # all that stands before the next hole's word
+
+        def write(text: bytes) -> None:
+            program.append((LITERAL, len(literals), len(text)))
+            literals.extend(text)
+
         for word in words:
-            length = sum(len(part) for part in word if isinstance(part, bytes))
-            program.append((WORD, len(program) + 1 + len(word), length))
+            text = b"".join(part for part in word if isinstance(part, bytes))
+            if not any(isinstance(part, Hole) for part in word):
+                constant += b"$%d\r\n%b\r\n" % (len(text), text)
+                continue
+            write(constant)
+            program.append((WORD, len(program) + 1 + len(word), len(text)))
             for part in word:
                 if isinstance(part, bytes):
-                    program.append((LITERAL, len(literals), len(part)))
-                    literals += part
-                else:
-                    if part not in holes:
-                        holes.append(part)
-                    program.append((HOLE, holes.index(part), 0))
-            program.append((LITERAL, 0, 2))
+                    write(part)
+                    continue
+                if part not in holes:
+                    holes.append(part)
+                program.append((HOLE, holes.index(part), 0))
+            constant = b"\r\n"
+        write(constant)
         row_bytes = sum(b for kind, _, b in program if kind == LITERAL)
         return cls(
             np.frombuffer(literals, np.uint8),

@@ -36,10 +36,12 @@ def warm_up() -> None:
     from cep.bus.kernels.shape import new_shapes
     from cep.bus.page import Entries, PageDecoder
     from cep.bus.row_template import Hole, RowTemplate, Texts
+    from cep.bus.ulid_columns import ulid_texts
 
     state, table = np.zeros(reply.STATE_SIZE, np.int64), np.zeros((1, 5), np.int64)
     reply.scan_reply(
         np.zeros(1, np.uint8), 0, state, table, table, table, *new_shapes()
     )
-    RowTemplate.of([[Hole("x")]]).fill({"x": Texts.of([b""])})
+    RowTemplate.of([[Hole("x")]]).fill({"x": Texts.of_times(state[:1])})
+    ulid_texts(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
     PageDecoder("", envelope=["@user_id"]).decode(Entries.of([(b"0-0", [])]))

@@ -56,7 +56,6 @@ _OWN_MODELS: Final = "cep.events.models."
 _NESTED: Final = 16  # with so few brackets a JSON value surely nests not too deep
 _TEXTS_KEPT: Final = 65_536
 _INT_LIMIT: Final = float(2**63)
-_DATE: Final = np.dtype("datetime64[ms]")
 _encode: Final = msgspec.json.encode
 
 # Marks, each of a kind, that no rule's own text holds.
@@ -215,8 +214,7 @@ class _Cause:
         places = np.array([place[k] for k in matches.key.tolist()], np.int64)
         parts = [some for some, _ in matches.keys.values()]
         joined = [key_text(some) for some in parts]
-        moments = (matches.time_ns // NS_PER_MS).astype(_DATE)
-        stamps = np.datetime_as_string(moments).astype("S23")
+        time_ms = np.clip(matches.time_ns // NS_PER_MS, 0, END_MS - 1)
         ids = ulid_letters(matches.id_hi.view(np.uint64), matches.id_lo.view(np.uint64))
         quoted = np.full((len(ids), 29), ord('"'), np.uint8)
         quoted[:, 1:27], quoted[:, 28] = ids, ord(",")
@@ -224,7 +222,7 @@ class _Cause:
         spans[:, 0] = 29 * matches.offsets[:-1]
         spans[:, 1] = np.maximum(29 * np.diff(matches.offsets) - 1, 0)
         found = {
-            "time": Texts.of_equal_length(stamps.view(np.uint8).reshape(-1, 23)),
+            "time": Texts.of_times(time_ms),
             "lineage": Texts(quoted.reshape(-1), spans),
         }
         of_keys: dict[str, Iterable[bytes]] = {
@@ -436,7 +434,7 @@ def _learned(
     about = _learned_json(fields[b"metadata"], marks)
     holes: dict[bytes, list[bytes | Hole]] = {
         b"id": [Hole("id")],
-        b"timestamp": [Hole("time"), b"Z"],
+        b"timestamp": [Hole("time")],
         b"data": _learned_json(fields[b"data"], marks),
         b"metadata": about,
     }

@@ -5,6 +5,7 @@ import pytest
 
 from cep.bus.link import Words
 from cep.bus.row_template import Hole, RowTemplate, Texts
+from cep.events.timestamps import END_MS
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,3 +55,15 @@ def test_an_array_is_parted_at_its_commas(items):
     texts = Texts.between_commas(b"[" + b",".join(items) + b"]")
     found = [bytes(texts.data[a : a + n]) for a, n in texts.spans.tolist()]
     assert found == items
+
+
+def test_times_are_written_as_numpy_writes_them():
+    rng = np.random.default_rng(1)
+    days = 86_400_000 * np.arange(0, END_MS // 86_400_000, 17)
+    edges = [0, 951_782_400_000, 951_868_799_999, 4_107_542_400_000, END_MS - 1]
+    times = np.concatenate([edges, days, days - 1, rng.integers(0, END_MS, 1000)])
+    times = times[times >= 0]
+    texts = Texts.of_times(times)
+    found = texts.data.view("S24").tolist()
+    expected = np.datetime_as_string(times.astype("datetime64[ms]")).tolist()
+    assert found == [f"{text}Z".encode() for text in expected]

@@ -37,6 +37,43 @@ def write_ulids(
 
 
 @inlined
+def _digits(out: NDArray[np.uint8], row: Int, begin: Int, end: Int, value: Int) -> None:
+    for i in range(end - 1, begin - 1, -1):
+        out[row, i] = 48 + value % 10
+        value //= 10
+
+
+@kernel
+def write_timestamps(out: NDArray[np.uint8], time_ms: Places) -> None:
+    """Fill ``out``, shape ``(n, 24)``, with times as ``2023-11-14T22:13:20.000Z``.
+
+    From 1970 to 9999. Days to a date: H. Hinnant, "chrono-compatible low-level date
+    algorithms", civil_from_days, in which years begin in March.
+    """
+    for row in range(len(out)):
+        ms = time_ms[row]
+        days = ms // 86_400_000 + 719_468
+        era = days // 146_097
+        day = days - era * 146_097
+        year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
+        day -= 365 * year + year // 4 - year // 100
+        month = (5 * day + 2) // 153
+        _digits(out, row, np.int64(8), np.int64(10), day - (153 * month + 2) // 5 + 1)
+        month = month + 3 if month < 10 else month - 9
+        year += era * 400 + (1 if month <= 2 else 0)
+        _digits(out, row, np.int64(0), np.int64(4), year)
+        _digits(out, row, np.int64(5), np.int64(7), month)
+        ms %= 86_400_000
+        _digits(out, row, np.int64(11), np.int64(13), ms // 3_600_000)
+        _digits(out, row, np.int64(14), np.int64(16), ms // 60_000 % 60)
+        _digits(out, row, np.int64(17), np.int64(19), ms // 1000 % 60)
+        _digits(out, row, np.int64(20), np.int64(23), ms % 1000)
+        out[row, 4] = out[row, 7] = 45
+        out[row, 10], out[row, 13], out[row, 16] = 84, 58, 58
+        out[row, 19], out[row, 23] = 46, 90
+
+
+@inlined
 def _copy(out: Bytes, at: Int, data: Bytes, offset: Int, length: Int) -> Int:
     end, stop = at + length, offset + length
     while offset + 8 <= stop:
