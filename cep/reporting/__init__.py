@@ -5,6 +5,7 @@
 `figures`      prices with alerts, events per second, the events of a match
 `html`         a figure as one file that needs no network
 `notebook`     figures in notebooks that need no network
+`monitor`      streams as they grow, in a notebook
 `downsample`   fewer points that look the same
 =============  ==============================================================
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cep.reporting.figures import chart, event_rates, match_timeline, price_with_alerts
 from cep.reporting.html import write_html
+from cep.reporting.monitor import Monitor
 from cep.reporting.notebook import show_in_notebook
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "report",
     "Report",
+    "Monitor",
     "chart",
     "event_rates",
     "match_timeline",

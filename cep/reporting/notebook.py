@@ -7,9 +7,13 @@ data. This one does neither.
 
 from __future__ import annotations
 
-from typing import Any, Final
+import json
+from typing import TYPE_CHECKING, Any, Final
 
 from cep.style import CONFIG
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 NAME: Final = "cep"
 
@@ -41,3 +45,23 @@ def show_in_notebook() -> None:
 
     pio.renderers[NAME] = Offline()
     pio.renderers.default = f"plotly_mimetype+{NAME}"
+
+
+def begin_pictures() -> None:
+    """Give the cell that runs plotly.js, for `picture_data`."""
+    import plotly.io as pio
+
+    if NAME not in pio.renderers:
+        show_in_notebook()
+    pio.renderers[NAME].activate()
+
+
+def picture_data(figure: go.Figure) -> dict[str, Any]:
+    """Return a figure as what a notebook's display takes and can replace.
+
+    A figure that is displayed as an object shows itself anew each time.
+    """
+    import plotly.io as pio
+
+    page: dict[str, Any] = pio.renderers[NAME].to_mimebundle(figure.to_dict())
+    return {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), **page}
