@@ -66,7 +66,7 @@ def test_runs_in_order_without_a_complaint(executed):
 def test_figures_can_be_seen_without_a_network(executed):
     data = [output.data for output in outputs_of(executed) if "data" in output]
     figures = [one for one in data if FIGURE in one]
-    assert len(figures) >= 2
+    assert figures
     assert all(one[FIGURE]["data"] for one in figures)
     pages = "".join(one.get("text/html", "") for one in data)
     assert "plotly.js v" in pages
