@@ -26,7 +26,7 @@ import math
 
 import numpy as np
 
-from cep.engine.kernels.jit import inner
+from cep.engine.kernels.jit import inlined, inner
 
 # Of a value: how many there are; the sum, its low part, the sum of sizes and the
 # largest that this was; origin, sum and sum of squares of differences from it with
@@ -61,6 +61,66 @@ def add(sums, k, v, at, x):
     part = total - high
     sums[k, v, at] = total
     sums[k, v, at + 1] += (high - (total - part)) + (x - part)
+
+
+@inlined
+def plus(high, low, x):
+    """Return a sum and its low part with ``x`` added, as `add` does."""
+    total = high + x
+    part = total - high
+    return total, low + ((high - (total - part)) + (x - part))
+
+
+@inlined
+def slide(sums, k, v, kept, rows, base, mask, begin, end, x):
+    """Let rows ``begin`` to ``end`` of a ring leave and ``x``, if it is one, enter.
+
+    What `take_value` and `add_value` do, to the last bit, with all sums at hand.
+    """
+    n, fresh = sums[k, v, N], sums[k, v, FRESH]
+    size, peak, origin = sums[k, v, SIZE], sums[k, v, PEAK], sums[k, v, ORIGIN]
+    total, total_low = sums[k, v, SUM], sums[k, v, SUM_LOW]
+    shifted, shifted_low = sums[k, v, SHIFTED], sums[k, v, SHIFTED_LOW]
+    squares, squares_low = sums[k, v, SQUARES], sums[k, v, SQUARES_LOW]
+    squares_peak = sums[k, v, SQUARES_PEAK]
+    for r in range(begin, end):
+        y = rows[base + (r & mask), v]
+        if y != y:
+            continue
+        if n == 1.0:
+            n = fresh = size = peak = origin = total = total_low = 0.0
+            shifted = shifted_low = squares = squares_low = squares_peak = 0.0
+            continue
+        n -= 1.0
+        size -= abs(y)
+        if kept & KEEPS_SUM:
+            total, total_low = plus(total, total_low, -y)
+        d = y - origin
+        if kept & KEEPS_MEAN:
+            shifted, shifted_low = plus(shifted, shifted_low, -d)
+        if kept & KEEPS_SQUARES:
+            squares, squares_low = plus(squares, squares_low, -(d * d))
+    if x == x:
+        if n == 0.0:
+            origin = x
+        n += 1.0
+        fresh += 1.0
+        size += abs(x)
+        peak = max(peak, size)
+        if kept & KEEPS_SUM:
+            total, total_low = plus(total, total_low, x)
+        d = x - origin
+        if kept & KEEPS_MEAN:
+            shifted, shifted_low = plus(shifted, shifted_low, d)
+        if kept & KEEPS_SQUARES:
+            squares, squares_low = plus(squares, squares_low, d * d)
+            squares_peak = max(squares_peak, squares)
+    sums[k, v, N], sums[k, v, FRESH] = n, fresh
+    sums[k, v, SIZE], sums[k, v, PEAK], sums[k, v, ORIGIN] = size, peak, origin
+    sums[k, v, SUM], sums[k, v, SUM_LOW] = total, total_low
+    sums[k, v, SHIFTED], sums[k, v, SHIFTED_LOW] = shifted, shifted_low
+    sums[k, v, SQUARES], sums[k, v, SQUARES_LOW] = squares, squares_low
+    sums[k, v, SQUARES_PEAK] = squares_peak
 
 
 @inner

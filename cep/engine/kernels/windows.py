@@ -335,6 +335,33 @@ def enter(t, k, base, mask, r, now, cols, i):
             sums.add_pair(t.pair_sums, k, p, x, y)
 
 
+@inlined
+def is_plain(t):
+    """Whether nothing but sums is kept, of each value some, and of pairs none."""
+    plain = t.pairs.shape[0] == 0
+    for v in range(t.values.shape[0]):
+        if t.values[v, V_SUMS] == 0 or t.values[v, V_MORE] != 0:
+            plain = False
+    return plain
+
+
+@inlined
+def slide(t, k, base, mask, first, begin, end, now, cols, i):
+    """Let rows ``first`` to ``begin`` leave and event ``i`` enter as row ``end``.
+
+    For groups that are plain (`is_plain`), with room in the key's ring.
+    """
+    at = base + (end & mask)
+    for v in range(t.values.shape[0]):
+        x = cols[t.values[v, V_COLUMN], i]
+        if not abs(x) <= LARGEST:
+            x = math.nan
+        kept = t.values[v, V_SUMS]
+        sums.slide(t.sums, k, v, kept, t.rows, base, mask, first, begin, x)
+        t.rows[at, v] = x
+    t.times[at] = now
+
+
 @inner
 def renew_value(keys, rows, values, table, k, v):
     """Make the sums of a value anew from a key's rows.
@@ -477,6 +504,7 @@ def feed(h, w, space, begin, stop, until):
     first_row, order = work.facts_of(w)[work.FIRST], work.facts_of(w)[work.ORDER]
     spec, c, keys, times = t.spec, t.counters, t.keys, t.times
     where, at_most = spec[S_WHERE], spec[S_KEY_LIMIT]
+    plain = is_plain(t)
     for i in range(begin, stop):
         role = t.roles[ints[EVENT_TYPE, i] + 1]
         k = all_keys[space, i - first_row]
@@ -493,18 +521,28 @@ def feed(h, w, space, begin, stop, until):
                 if not (entering and end - r >= at_most):
                     break
                 c[C_DROPPED] += 1
-            leave(t, k, base, mask, r)
+            if not plain:
+                leave(t, k, base, mask, r)
             r += 1
+        held, size = end - r, mask + 1
+        rows = c[C_ROWS] - (r - first)
+        full = held == size or held * 8 < size or rows >= spec[S_LIMIT]
+        slides = plain and entering and not full
+        if plain and not slides:
+            for old in range(first, r):
+                leave(t, k, base, mask, old)
         if r > first:
             keys[k, K_BEGIN] = r
             c[C_ROWS] -= r - first
         if entering:
-            held, size = end - r, mask + 1
-            if held == size or held * 8 < size or c[C_ROWS] >= spec[S_LIMIT]:
+            if full:
                 if not make_room(h, k, now):
                     return i
                 base, mask = keys[k, K_BASE], keys[k, K_SIZE] - 1
-            enter(t, k, base, mask, end, now, cols, i)
+            if slides:
+                slide(t, k, base, mask, first, r, end, now, cols, i)
+            else:
+                enter(t, k, base, mask, end, now, cols, i)
             keys[k, K_END] = end + 1
             c[C_ROWS] += 1
             if c[C_LISTED] == 1:

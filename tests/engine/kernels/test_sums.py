@@ -43,6 +43,36 @@ def _total(values):
     return total
 
 
+@pytest.mark.parametrize("over", [{"length": "3ms"}, {"length": "40ms"}, {"events": 7}])
+def test_sums_alone_are_the_same_to_the_last_bit(over):
+    """A group that keeps more than sums takes rows in and lets them go one by one."""
+
+    def told(more):
+        made = {
+            f"{name}_{field}": function(getattr(e, field))
+            for field in ("x", "y")
+            for name, function in {"sum": sum, "avg": avg, "std": std}.items()
+        } | more
+        values = {name: value.over(**over, by=["key"]) for name, value in made.items()}
+        operator = Operator([build_rule("r", on("test.tick"), [emit(**values)])])
+        (running,) = operator._windows
+        assert bool(running.group.pairs) == bool(more)
+        batches = streams.cut_batches(
+            streams.ordered(operator, rows), streams.every(len(rows), 97)
+        )
+        found = [x for b in batches for x in operator.step(b, int(b.time[-1])).events]
+        return [{k: x.data["values"][k] for k in made if k not in more} for x in found]
+
+    rng = np.random.default_rng(5)
+    xs, times = 64_000 + rng.normal(0, 0.5, 3000), np.cumsum(rng.integers(0, 2, 3000))
+    xs[rng.random(3000) < 0.01] = 1e30
+    rows = [
+        {"t": int(t), "key": "abc"[i % 3], "x": float(x), "y": None if i % 5 else 1.5}
+        for i, (t, x) in enumerate(zip(times, xs, strict=True))
+    ]
+    assert told({}) == told({"corr": corr(e.x, e.y)})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("walk", [False, True], ids=["still", "walking"])
 def test_ten_million_events_at_price_64000_keep_nine_digits(walk):
