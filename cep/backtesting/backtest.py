@@ -18,6 +18,7 @@ from cep.backtesting.run import (
     History,
     RunResult,
     alert_frame,
+    check_count,
     rules_of,
     run_over,
 )
@@ -104,7 +105,12 @@ class Backtest(RunResult, Result):
                 for rule in self.rules
             ]
             again = run_over(
-                told, self._history, self._streams, end=self._end, most=self._most
+                told,
+                self._history,
+                self._streams,
+                self._history.edges(None),
+                end=self._end,
+                most=self._most,
             )
             self._hidden = again.events
         return self._hidden
@@ -317,12 +323,14 @@ def backtest(
     equal: both derived the same 14 events
     True
     """
+    check_count("batch_rows", batch_rows)
+    check_count("most", most)
     given = rules_of(rules, "backtest")
     history = History.of(given, data)
     streams = history.streams(rules, max_out_of_orderness)
-    size = batch_rows or max(1, *history.lengths.values())
-    edges = range(size, max(history.lengths.values()) + size, size)
-    run = run_over(given, history, streams, edges, end=end, most=most)
+    run = run_over(
+        given, history, streams, history.edges(batch_rows), end=end, most=most
+    )
     history.warn_unsorted(run, stacklevel=2)
     start_ns, end_ns = span_of(history)
     found = Backtest(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cep.events.columns import EventColumns
 
 
+BATCH_ROWS: Final = 65_536  # what a batch takes up is used again for the next
 MOST: Final = 5_000_000  # events, and events that they come of, in a result
 
 
@@ -146,7 +147,8 @@ def run_rules(
         Whether the frames are the whole input, so that absences at their end
         come to be; False holds the last rows back as a live run would.
     batch_rows
-        Cut the input into batches of that many rows. Changes nothing but speed.
+        Cut the input into batches of that many rows, 65,536 if nothing is said. Changes
+        nothing but speed.
     most
         How much the result may hold: derived events, and the events that they come
         of, counted for each.
@@ -171,12 +173,11 @@ def run_rules(
     ['event_time', 'rule', 'severity']
     """
     for name, number in (("batch_rows", batch_rows), ("most", most)):
-        _check_count(name, number)
+        check_count(name, number)
     given = rules_of(rules, "run_rules")
     history = History.of(given, data)
     streams = history.streams(rules, max_out_of_orderness)
-    size = batch_rows or max(1, *history.lengths.values())
-    edges = range(size, max(history.lengths.values()) + size, size)
+    edges = history.edges(batch_rows)
     result = run_over(given, history, streams, edges, end=end, most=most)
     history.warn_unsorted(result, stacklevel=2)
     return result
@@ -208,6 +209,11 @@ class History:
     def lengths(self) -> dict[str, int]:
         """How many rows each stream has."""
         return {name: len(table) for name, table in self.tables.items()}
+
+    def edges(self, batch_rows: int | None) -> range:
+        """Return where to cut the streams into batches of so many rows."""
+        size = batch_rows or BATCH_ROWS
+        return range(size, max(self.lengths.values()), size)
 
     def streams(
         self, rules: Any, max_out_of_orderness: str | timedelta
@@ -284,7 +290,8 @@ def run_over(
     )
 
 
-def _check_count(name: str, number: Any) -> None:
+def check_count(name: str, number: Any) -> None:
+    """Refuse what is no number of rows or events."""
     if number is None and name == "batch_rows":
         return
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from cep.engine.growth import doubled, grown
+from cep.engine.kernels.composite_keys import learn, look_up
 from cep.engine.kernels.handle import WORDS, handle
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class KeySpace:
         self._facts = np.array([*columns[:1], -1][:1])
         self.handle = np.zeros((2, WORDS), np.int64)
         self._remap = np.zeros(0, np.int64)
+        self._forget_table(64)
         self.forget_codes()
         if not columns:
             self.number(())
@@ -85,6 +87,7 @@ class KeySpace:
         self._remap = np.full(64, -1, np.int64)
         self.handle[:] = handle([self._remap, self._facts])
         self._parts = np.zeros((0, len(self.columns)))
+        self._stale = True
 
     def release(self, number: int) -> None:
         """Forget a key; its number may be given to another."""
@@ -93,6 +96,7 @@ class KeySpace:
         del self._numbers[key]
         self.keys[number] = None
         self._parts[number : number + 1] = np.nan
+        self._stale = True
         self._free.append(number)
         if self.kinds == ("str",):
             code = self.strings.knows(str(key[0]))
@@ -112,15 +116,25 @@ class KeySpace:
 
         A row that lacks a field gets -1.
         """
-        parts = cols[list(self.columns)]
-        present = ~np.isnan(parts).any(axis=0)
-        out[~present] = -1
-        if present.any():
-            distinct, inverse = np.unique(
-                parts[:, present], axis=1, return_inverse=True
-            )
-            found = [self.number(self._key(column)) for column in distinct.T]
-            out[present] = np.array(found, np.int64)[inverse.reshape(-1)]
+        parts, at = cols[list(self.columns)], 0
+        if self._stale:
+            self._forget_table(64)
+        while True:
+            at = look_up(parts, self._slots, self._slot_parts, out, at)
+            if at == out.size:
+                return
+            if 2 * self._taken >= self._slots.size:
+                # Of all that it knew it learns again what still comes.
+                self._forget_table(2 * self._slots.size)
+            number = self.number(self._key(parts[:, at]))
+            learn(parts, at, number, self._slots, self._slot_parts)
+            self._taken += 1
+
+    def _forget_table(self, size: int) -> None:
+        """Empty the table from values to numbers; ``size`` is a power of two."""
+        self._slots = np.full(size, -1, np.int64)
+        self._slot_parts = np.zeros((size, len(self.columns)))
+        self._taken, self._stale = 0, False
 
     def _key(self, values: NDArray[np.float64]) -> Key:
         return tuple(

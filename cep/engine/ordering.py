@@ -233,7 +233,14 @@ class Ordering:
         is_due = found.time < mark
         if not is_due.all():
             self._hold(found.take(~is_due))
-        found = found.take(_in_order(found, np.flatnonzero(is_due)))
+        order = _in_order(found, np.flatnonzero(is_due))
+        # Most come in order: then nothing is moved that can stay.
+        if not (order[1:] > order[:-1]).all():
+            found = found.take(order)
+        elif len(order) < len(found):
+            run = len(order) and order[-1] - order[0] + 1 == len(order)
+            first = int(order[0]) if run else 0
+            found = found.take(slice(first, first + len(order)) if run else order)
         if limit is not None and limit < len(found):
             self._due = found
             return self._release_due(limit)
