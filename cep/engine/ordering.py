@@ -101,6 +101,9 @@ class Ordering:
         self.number = {name: i for i, name in enumerate(names)}
         self.clocks = [_Clock() for _ in names]
         self.arrival_ms = -1
+        self.latest_ms = (
+            END_OF_TIME  # entry ids beyond say nothing of when they arrived
+        )
         self.began = (-1, LONG_AGO)  # entry id and event time of the very first row
         self.released_ns = LONG_AGO  # all below has been released
         self.ended = False
@@ -128,17 +131,16 @@ class Ordering:
             return Judged(np.zeros(0, np.bool_), np.zeros(0, np.bool_))
         number = int(batch.stream[0])
         stream, clock = self.streams[number], self.clocks[number]
-        times = batch.time
+        times, now_ms = batch.time, self._arrivals(batch, clock)
         if clock.arrived_ms < 0:
-            clock.watermark = self._mark(number, int(batch.entry_ms[0]))
-            first = int(batch.entry_ms[0]), int(times[0])
-            if self.began[0] < 0 or first < self.began:
+            clock.watermark = self._mark(number, int(now_ms[0]))
+            first = int(now_ms[0]), int(times[0])
+            if first[0] >= 0 and (self.began[0] < 0 or first < self.began):
                 self.began = first
         largest = np.maximum.accumulate(np.maximum(times, clock.largest))
         before = np.concatenate([[clock.largest], largest[:-1]])
         marks = before - stream.max_out_of_orderness_ns
         if stream.idle_ns is not None:
-            now_ms = np.minimum(batch.entry_ms, LAST_MS)
             arrived = np.concatenate([[clock.arrived_ms], now_ms[:-1]])
             silent = (now_ms - 1 - arrived) * NS_PER_MS - stream.idle_ns
             silent[arrived < 0] = 0
@@ -154,7 +156,7 @@ class Ordering:
         clock.watermark = max(
             int(marks[-1]), clock.largest - stream.max_out_of_orderness_ns
         )
-        clock.arrived_ms = max(clock.arrived_ms, min(int(batch.entry_ms[-1]), LAST_MS))
+        clock.arrived_ms = max(clock.arrived_ms, int(now_ms[-1]))
         recent = self._recent[number]
         if recent is None:
             duplicate = np.zeros(n, np.bool_)
@@ -164,6 +166,14 @@ class Ordering:
         kept = batch.take(~gone) if gone.any() else batch
         self._hold(kept)
         return Judged(late, duplicate)
+
+    def _arrivals(self, batch: Batch, clock: _Clock) -> NDArray[np.int64]:
+        """Return when rows arrived; an id of the future does not tell, so as before."""
+        ms, latest = np.minimum(batch.entry_ms, LAST_MS), self.latest_ms
+        if int(ms[-1]) <= latest:
+            return ms
+        credible = np.where(ms > latest, -1, ms)
+        return np.maximum.accumulate(np.maximum(credible, clock.arrived_ms))
 
     def put_back(self, batch: Batch) -> None:
         """Hold rows that were judged before (after a restart)."""
@@ -175,7 +185,8 @@ class Ordering:
 
     def arrived(self, arrival_ms: int) -> None:
         """Tell the arrival clock: every entry up to this id's time has been read."""
-        self.arrival_ms = max(self.arrival_ms, min(arrival_ms, LAST_MS))
+        if arrival_ms <= self.latest_ms:
+            self.arrival_ms = max(self.arrival_ms, min(arrival_ms, LAST_MS))
 
     def end(self) -> None:
         """Declare that nothing will arrive any more: all is released."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_right
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from cep.bus import ColumnarReader, read_ids, read_spans
 from cep.bus.connection import clear_errors
 from cep.engine.ordering import NS_PER_MS, Ordering
 from cep.errors import GapError, StateVersionError
+from cep.events.codec import FUTURE_TOLERANCE_MS
 from cep.events.columns import BadRow
 from cep.events.ids import words_to_ulid
+from cep.events.reasons import Reason
 from cep.pipeline import limits
 from cep.pipeline.accounting import Accounting
 from cep.pipeline.entries import (
@@ -80,6 +83,7 @@ class Intake:
         self._me, self._store, self._client = pipeline.name, store, store.client
         self._operator, self._pending = operator, pending
         self.ordering = Ordering(pipeline.streams, operator.plan.column_count)
+        self.ordering.latest_ms = -1  # so that the server is asked for its time
         names = [stream.name for stream in self.ordering.streams]
         self._absent = _absent(stored, names)
         back = {n: stored.absent[n] for n in names if n in stored.absent}
@@ -317,7 +321,43 @@ class Intake:
         """Whether the last read reached the end of every stream."""
         return all(self.reader.exhausted.values())
 
+    def _look_at_ids(self, pages: list[StreamPage]) -> None:
+        """Ask for the server's time if ids of entries may be of the future.
+
+        Whoever writes ids of their own may write any; the server's are of its clock.
+        """
+        ends = {page.stream: _ms(page.last_id) for page in pages if page.last_id}
+        latest = self.ordering.latest_ms
+        if max(ends.values(), default=0) <= latest:
+            return
+        with clear_errors(self._client):
+            seconds, _ = self._client.time()
+        self.ordering.latest_ms = latest = 1000 * seconds + FUTURE_TOLERANCE_MS
+        for stream, ms in ends.items():
+            if ms > latest:
+                self._note_once(
+                    f"entry ids of {stream} are far ahead of the server's clock: what "
+                    "they say of when entries arrived is left out of account"
+                )
+
+    def _without_future(self, stream: str, batch: Batch) -> Batch:
+        """Quarantine events of the future, which ids of the future did not show."""
+        latest_ms = self.ordering.latest_ms
+        early = batch.time > (latest_ms + FUTURE_TOLERANCE_MS) * NS_PER_MS
+        early &= batch.entry_ms > latest_ms
+        if not early.any():
+            return batch
+        places = [(stream, x) for x in _entry_ids(batch.take(early))]
+        detail = "its event time is further ahead of the server's clock than allowed"
+        for raw in self._raw(places):
+            row = replace(raw, reason=Reason.FUTURE_TIMESTAMP, detail=detail)
+            letter = dead_letter(self._me, "quarantine", row)
+            self._pending.add(self._store.dlq, letter)
+        self.accounting[stream].quarantined += len(places)
+        return batch.take(~early)
+
     def _take(self, pages: list[StreamPage]) -> None:
+        self._look_at_ids(pages)
         for page in sorted(pages, key=_first_arrival):
             counts = self.accounting[page.stream]
             counts.read += page.entries_read
@@ -329,6 +369,8 @@ class Intake:
             number = self.ordering.number[page.stream]
             batch = self._operator.ingest(page.columns, number)
             batch.place[:] = counts.read - page.entries_read + page.rows
+            if len(batch) and int(batch.entry_ms[-1]) > self.ordering.latest_ms:
+                batch = self._without_future(page.stream, batch)
             self._judge(page.stream, batch)
         if pages:
             # An entry of a stream that is not read to its end may lie before
@@ -338,8 +380,10 @@ class Intake:
                 for name, exhausted in self.reader.exhausted.items()
                 if not exhausted
             ]
-            ends = [_ms(page.last_id) for page in pages]
-            self.ordering.arrived(min(behind) if behind else max(ends))
+            latest = self.ordering.latest_ms
+            ends = [ms for page in pages if (ms := _ms(page.last_id)) <= latest]
+            if behind or ends:
+                self.ordering.arrived(min(behind) if behind else max(ends))
 
     def _wait_for_the_hindmost(self) -> None:
         """Read no more of streams that are far ahead of one with more to read.
