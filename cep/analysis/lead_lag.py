@@ -148,7 +148,11 @@ def lead_lag(
         )
     edges = rarer.time_ns[np.arange(blocks) * len(rarer) // blocks]
     of_x, of_y = (_block_of(s.time_ns, edges) for s in (x, y))
-    sums = hayashi_yoshida(x.time_ns, x.values, y.time_ns, y.values, lags, of_x, blocks)
+    # A product belongs to the block of the rarer series' return, whichever is x.
+    if rarer is x:
+        sums = _sums(x, y, lags, of_x, blocks)
+    else:
+        sums = _sums(y, x, lags, of_y, blocks)[:, ::-1]
     spread_x, moves_x = _moves(x, of_x, blocks)
     spread_y, moves_y = _moves(y, of_y, blocks)
     # A block's correlation is as sure as the rarer series has moves in it.
@@ -175,6 +179,19 @@ def lead_lag(
         end,
         blocks,
     )
+
+
+def _sums(
+    x: Series,
+    y: Series,
+    lags: NDArray[np.int64],
+    block_of: NDArray[np.int64],
+    blocks: int,
+) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = hayashi_yoshida(
+        x.time_ns, x.values, y.time_ns, y.values, lags, block_of, blocks
+    )
+    return found
 
 
 def _common(x: Series, y: Series) -> tuple[Series, Series]:

@@ -51,6 +51,17 @@ def test_the_covariance_is_that_of_every_pair_of_overlapping_returns(seed):
     np.testing.assert_allclose(got[0], expected, rtol=1e-9, atol=1e-18)
 
 
+def test_which_of_the_two_is_named_first_changes_signs_and_nothing_else():
+    rng = np.random.default_rng(3)
+    x, y = walk(rng, 3000, 20), walk(rng, 700, 90, name="y")
+    one, other = (lead_lag(*pair, draws=99) for pair in ((x, y), (y, x)))
+    assert one.p_value == other.p_value
+    assert one.best_lag_ns.value == -other.best_lag_ns.value
+    for name in ("rho", "low", "high"):
+        there, back = getattr(one, name), getattr(other, name)[::-1]
+        np.testing.assert_allclose(there, back, atol=1e-12)
+
+
 PUBLISHED = [
     ("binance-usdm BTCUSDT", "binance-spot BTCUSDT", 0.132, 20, 0.161, 2.06),
     ("binance-usdm BTCUSDT", "binance-usdm ETHUSDT", 0.102, 20, 0.204, 2.41),
