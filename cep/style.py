@@ -114,6 +114,7 @@ def template() -> go.layout.Template:
         "zeroline": False,
         "title": {"standoff": 10},
         "automargin": True,
+        "exponentformat": "power",
     }
     layout = {
         "font": {"family": FONT, "size": 13, "color": INK},

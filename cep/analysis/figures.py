@@ -42,7 +42,7 @@ def new_figure(title: str, said: str, x_title: str, y_title: str) -> go.Figure:
     """Return an empty figure with a title, a sentence below it, and axes' names."""
     import plotly.graph_objects as go
 
-    lines = textwrap.wrap(plain(said, 600), 130)
+    lines = _wrapped(plain(said, 600), 130)
     figure = go.Figure()
     figure.update_layout(
         template=template(),
@@ -50,9 +50,14 @@ def new_figure(title: str, said: str, x_title: str, y_title: str) -> go.Figure:
         height=_HEIGHT,
         margin_t=82 + 18 * len(lines),
         xaxis_title=x_title,
-        yaxis_title=y_title,
+        yaxis_title="<br>".join(_wrapped(y_title, 40)),
     )
     return figure
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    # A word is never broken: it may hold an escaped character.
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def lag_curve(
@@ -182,7 +187,7 @@ def heatmap(
         colorbar={"title": {"text": plain(unit)}},
         hovertemplate="%{y}, %{x}: %{z:.4g}<extra></extra>",
     )
-    figure.update_layout(height=max(_HEIGHT, 160 + 34 * len(rows)))
+    figure.update_layout(height=max(_HEIGHT, 300 + 40 * len(rows)))
     return figure
 
 

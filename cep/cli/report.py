@@ -54,11 +54,9 @@ def report(
     ] = True,
     title: Annotated[str | None, typer.Option(help="The page's title.")] = None,
     max_lag: Annotated[
-        str, typer.Option(metavar="DURATION", help="Prices are compared at lags up to.")
+        str,
+        typer.Option(metavar="DURATION", help="Up to which lag streams are compared."),
     ] = "1s",
-    step: Annotated[
-        str, typer.Option(metavar="DURATION", help="Steps of these lags.")
-    ] = "10ms",
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No status lines.")] = False,
 ) -> None:
@@ -86,7 +84,6 @@ def report(
         end=until,
         title=title,
         max_lag=max_lag,
-        step=step,
         seed=seed,
         note=None if quiet else note,
     )

@@ -31,7 +31,7 @@ class Report:
     tables
         Its tables as CSV files, by name.
     found
-        What the page says: frames, alerts, pairs.
+        What the page says: frames, alerts, relations.
     """
 
     path: Path
@@ -61,16 +61,15 @@ def report(
     end: End | None = None,
     title: str | None = None,
     max_lag: str = "1s",
-    step: str = "10ms",
     seed: int = 0,
     note: Callable[[str], None] | None = None,
 ) -> Report:
     """Write a page about streams that needs no network, and its tables as CSV.
 
     The page holds where the events are from and what became of each, rates, the
-    alerts of rules with examples, which price leads which, and what all that does
-    not show. It carries its figures with it, runs no script but those, and shows
-    whatever is in events as text.
+    alerts of rules with examples, what has to do with what and comes first, and
+    what all that does not show. It carries its figures with it, runs no script but
+    those, and shows whatever is in events as text.
 
     Parameters
     ----------
@@ -85,8 +84,8 @@ def report(
         ``archive=FOLDER, live=False``.
     title
         The page's title.
-    max_lag, step
-        Lags at which prices are compared; see `cep.analysis.lead_lag`.
+    max_lag
+        Up to which lag streams are compared; see `cep.analysis.relations`.
     seed
         Of what is drawn at random; equal seeds give equal numbers.
     note
@@ -117,7 +116,6 @@ def report(
         start=start,
         end=end,
         max_lag=max_lag,
-        step=step,
         seed=seed,
     )
     tell = note or (lambda _: None)

@@ -9,31 +9,25 @@ import logging
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cep.analysis import lead_lag, q_values, series
 from cep.backtesting.run import RunResult, run_rules
 from cep.errors import UsageError
 from cep.frames.load import load
-from cep.frames.progress import progress
 from cep.frames.sources import SAMPLE
+from cep.reporting.relating import Relating, relate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cep.analysis import LeadLag, Series
     from cep.frames.span import End
     from cep.pipeline import Pipeline
     from cep.rules.rule import Rule
 
     Rules = str | Path | Pipeline | Rule | Sequence[Rule]
-
-MAX_SERIES: Final = 6
-MAX_TICKS: Final = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,6 @@ class Request:
     start: End | None
     end: End | None
     max_lag: str
-    step: str
     seed: int
 
 
@@ -73,8 +66,8 @@ class Findings:
         ``rule``, ``entries``; None where there is no such pipeline.
     result
         What the rules derive; None without rules.
-    pairs
-        Every pair of value series that could be compared, by p-value.
+    relating
+        Which streams have to do with each other.
     skipped
         What could not be computed, and why.
     """
@@ -86,7 +79,7 @@ class Findings:
     removed: dict[str, int] = field(default_factory=dict)
     dead_letters: pl.DataFrame | None = None
     result: RunResult | None = None
-    pairs: list[LeadLag] = field(default_factory=list)
+    relating: Relating = field(default_factory=Relating)
     skipped: list[str] = field(default_factory=list)
 
     @property
@@ -164,8 +157,10 @@ def find(request: Request, note: Callable[[str], None]) -> Findings:
         note(f"{len(found.result.events):,} alerts of {len(request.rules)} rules")
     if not _rows(frames):
         return found
-    _compare(found)
-    note(f"{len(found.pairs)} pairs of series compared")
+    alerts = None if found.result is None else found.result.alerts
+    found.relating = relate(frames, alerts, max_lag=request.max_lag, seed=request.seed)
+    found.skipped += found.relating.skipped
+    note(f"{found.relating.questions} questions asked about relations")
     return found
 
 
@@ -235,94 +230,6 @@ def _run(
     if request.pipeline is not None:
         needed |= {one.name for one in request.pipeline.streams}
     return run_rules(given, {name: frames[name] for name in frames if name in needed})
-
-
-def value_series(frames: dict[str, pl.DataFrame], skipped: list[str]) -> list[Series]:
-    """Return prices as series, of each symbol and venue, the six with the most."""
-    found: list[Series] = []
-    for frame in frames.values():
-        if not {"symbol", "price"} <= set(frame.columns):
-            continue
-        by = [name for name in ("symbol", "venue") if name in frame.columns]
-        prices = frame.filter(pl.col("price").is_not_null())
-        for names, part in prices.group_by(by, maintain_order=True):
-            label = " ".join(str(name) for name in names if name is not None)
-            found.append(series(part, name=label))
-    found.sort(key=lambda one: (-len(one), one.name))
-    if rest := len(found[MAX_SERIES:]):
-        skipped.append(
-            f"{rest} series of prices with fewer values are compared with none."
-        )
-    long = [one.name for one in found[:MAX_SERIES] if len(one) > MAX_TICKS]
-    if long:
-        skipped.append(
-            f"Of {', '.join(long)} the last {MAX_TICKS:,} values are compared."
-        )
-    return [_last(one) for one in found[:MAX_SERIES]]
-
-
-def _last(one: Series) -> Series:
-    if len(one) <= MAX_TICKS:
-        return one
-    return one.between(int(one.time_ns[-MAX_TICKS]), int(one.time_ns[-1]))
-
-
-def _compare(found: Findings) -> None:
-    request = found.request
-    pairs = list(combinations(value_series(found.frames, found.skipped), 2))
-    with progress("comparing", len(pairs)) as advance:
-        for x, y in pairs:
-            try:
-                one = lead_lag(
-                    x, y, max_lag=request.max_lag, step=request.step, seed=request.seed
-                )
-                found.pairs.append(one)
-            except UsageError as error:
-                found.skipped.append(
-                    f"{x.name} and {y.name} are not compared: {error.problem}"
-                )
-            advance(1)
-    found.pairs.sort(key=lambda one: (one.p_value, -abs(one.rho_best)))
-
-
-def pair_table(pairs: Sequence[LeadLag]) -> pl.DataFrame:
-    """Return one row for each pair, with q-values over all of them."""
-    q = q_values([one.p_value for one in pairs])
-
-    def lag(values: list[float]) -> pl.Series:
-        return pl.Series([round(v) for v in values]).cast(pl.Duration("ns"))
-
-    return pl.DataFrame(
-        {
-            "x": [one.x for one in pairs],
-            "y": [one.y for one in pairs],
-            "finding": [
-                _finding(one, value) for one, value in zip(pairs, q, strict=True)
-            ],
-            "lag": lag([one.best_lag_ns.value for one in pairs]),
-            "lag_low": lag([one.best_lag_ns.low for one in pairs]),
-            "lag_high": lag([one.best_lag_ns.high for one in pairs]),
-            "rho_at_lag": [one.rho_best for one in pairs],
-            "rho_at_0": [one.rho_zero for one in pairs],
-            "ratio": [one.ratio.value for one in pairs],
-            "ratio_low": [one.ratio.low for one in pairs],
-            "ratio_high": [one.ratio.high for one in pairs],
-            "p": [one.p_value for one in pairs],
-            "q": q,
-            "x_values": [one.observations[0] for one in pairs],
-            "y_values": [one.observations[1] for one in pairs],
-            "blocks": [one.blocks for one in pairs],
-        }
-    )
-
-
-def _finding(one: LeadLag, q: float) -> str:
-    if not q < 0.05:
-        return "no relation found"
-    lag = one.best_lag_ns
-    if lag.low > 0:
-        return "x leads"
-    return "y leads" if lag.high < 0 else "together, neither leads"
 
 
 def stream_table(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:

@@ -86,8 +86,8 @@ th { font-weight: 600; white-space: nowrap; }
 thead th { border-bottom-color: #1a1a1a; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-td.time { white-space: nowrap; }
-td.text { overflow-wrap: anywhere; min-width: 7em; }
+td.word { white-space: nowrap; }
+td.text { overflow-wrap: anywhere; min-width: 20em; }
 .note { border-left: 4px solid #D55E00; padding: .2em .8em; font-weight: 600; }
 .aside { font-size: 13px; color: #4a4a4a; }
 dt { font-weight: 600; margin-top: .5em; }
@@ -104,7 +104,7 @@ dd { margin: 0; }
   figure, tr { break-inside: avoid; }
   table { font-size: 8.5pt; }
   .scroll { overflow: visible; }
-  td.number, th, td.time { white-space: normal; }
+  td, th { white-space: normal !important; min-width: 0 !important; }
 }
 """
 _PAGE: Final = """\

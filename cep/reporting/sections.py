@@ -11,19 +11,26 @@ import polars as pl
 from cep import __version__, sample
 from cep.reporting.document import Document, code
 from cep.reporting.figures import event_rates, match_timeline, price_with_alerts
-from cep.reporting.findings import pair_table, span_text, stream_table, type_table
+from cep.reporting.findings import span_text, stream_table, type_table
 from cep.reporting.html import sources
 from cep.reporting.markup import element
+from cep.reporting.relating import study_table
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cep.analysis import Relations
     from cep.reporting.findings import Findings
 
 EXAMPLES: Final = 3
 _WENT: Final = ("processed", "late", "duplicate", "buffered")
 TIMELINES: Final = 6
-LEVEL: Final = 0.05
+STUDIES: Final = 4
+_LEADING: Final = ("statement", "q_value")  # what a phone shows
+_SAID: Final = (
+    "A lag above 0 means that x comes first. Intervals are 95 %, from drawing blocks "
+    "of time; q is p adjusted for all questions of the table, and statements go by it."
+)
 
 
 def written(document: Document, found: Findings, made_at: datetime) -> Document:
@@ -33,7 +40,7 @@ def written(document: Document, found: Findings, made_at: datetime) -> Document:
     _coverage(document, found)
     if found.result is not None:
         _alerts(document, found)
-    _pairs(document, found)
+    _relations(document, found)
     _limits(document, found)
     if found.is_sample:
         document.add(sources(sample.provenance()[:3]))
@@ -207,49 +214,50 @@ def _timelines(document: Document, found: Findings) -> None:
         document.text(f"{len(first) - TIMELINES} more rules have such matches.")
 
 
-def _pairs(document: Document, found: Findings) -> None:
-    if not found.pairs:
-        return
-    request = found.request
-    document.heading("Which price moves first")
-    table = pair_table(found.pairs)
-    related = int((table["q"] < LEVEL).sum())
-    document.text(
-        f"Hayashi-Yoshida correlation of each pair of prices, for lags up to "
-        f"{request.max_lag} in steps of {request.step}. A lag above 0 means that x "
-        f"leads; ratio above 1 says the same. Intervals are 95 %, from drawing blocks "
-        f"of time; q is p adjusted for the {_count(len(table), 'pair')} compared here. "
-        f"{related} of them are related at q below {LEVEL}.",
-    )
-    document.table("lead-lag", table, show=_narrow(table))
+def _relations(document: Document, found: Findings) -> None:
+    relating = found.relating
+    if relating.prices is not None:
+        document.heading("Which price moves first")
+        document.text(
+            "Each pair of prices is compared by the Hayashi-Yoshida correlation of "
+            "their ticks; a price is looked at after and before the events of other "
+            f"streams. {_SAID}"
+        )
+        _related(document, "prices", relating.prices)
+    if relating.events is not None:
+        document.heading("Which events come together")
+        document.text(
+            "The events of each pair of types are counted in short cells of time; what "
+            f"changes slowly, or with the time of day, is taken out. {_SAID}"
+        )
+        _related(document, "events", relating.events)
+    if relating.studies:
+        document.heading("What prices do around alerts")
+        document.text(
+            "The mean path of a price around the alerts that name it, less that around "
+            "placebo dates. q is adjusted for the rules in this table. Rules that look "
+            "for moves come after moves: what was before an alert is no finding."
+        )
+        document.table("event-studies", study_table(relating.studies))
+        for _, study in relating.studies[:STUDIES]:
+            document.figure(study.plot())
 
 
-def _narrow(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table of pairs with each interval in one column."""
-
-    def interval(name: str) -> pl.Expr:
-        low, high = pl.col(f"{name}_low"), pl.col(f"{name}_high")
-        if isinstance(table[name].dtype, pl.Duration):
-            low, high = (x.dt.total_nanoseconds() / 1e6 for x in (low, high))
-            unit = " ms"
-        else:
-            unit = ""
-        texts = [x.round_sig_figs(3).cast(pl.String) for x in (low, high)]
-        return pl.format("{} to {}" + unit, *texts).alias(f"{name}_95_%")
-
-    return table.select(
-        "x",
-        "y",
-        "finding",
-        "lag",
-        interval("lag"),
-        "rho_at_lag",
-        "rho_at_0",
-        "ratio",
-        interval("ratio"),
-        "p",
-        "q",
-    )
+def _related(document: Document, name: str, found: Relations) -> None:
+    """Add all answers, a picture of them, and the clearest curve of each method."""
+    table = found.to_polars().sort("p_value", nulls_last=True, maintain_order=True)
+    rest = [column for column in table.columns if column not in _LEADING]
+    shown_first = table.select(*_LEADING, *rest)
+    document.table(f"relations-{name}", shown_first)
+    answered = [row for row in found.rows if row.result is not None]
+    if len(answered) > 1:
+        document.figure(found.plot())
+    shown = set()
+    for row in sorted(answered, key=lambda row: (row.p_value, -abs(row.size))):
+        kind = type(row.result)
+        if row.result is not None and kind not in shown:
+            shown.add(kind)
+            document.figure(row.result.plot())
 
 
 def _limits(document: Document, found: Findings) -> None:
@@ -264,14 +272,14 @@ def _limits(document: Document, found: Findings) -> None:
             "What the rules would find with a past: their windows are empty where "
             "the events begin."
         )
-    if found.pairs:
+    if found.relating.questions:
         said.append(
             "Causes. Series that move together may both follow a third, and a lead of "
             "a few milliseconds may be that of one feed over another."
         )
         said.append(
             "Other times. Intervals and q-values say how sure these events make one, "
-            "and account for the pairs in this report, not for others tried before."
+            "and account for the questions of one table, not for others tried before."
         )
     if len(found.bad):
         said.append("The contents of entries that are no events.")

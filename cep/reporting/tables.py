@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS: Final = 50
 MAX_TEXT: Final = 240
+_WORD: Final = 32
 _ABSENT: Final = "–"
 # What a spreadsheet takes for the beginning of a formula; the wide forms are
 # taken so in some languages.
@@ -35,7 +36,7 @@ def table_of(frame: pl.DataFrame, *, rest: str = "") -> Markup:
         Where further rows are, such as a file's name.
     """
     shown = frame.head(MAX_ROWS)
-    kinds = [_kind(dtype) for dtype in frame.dtypes]
+    kinds = [_kind(column) for column in shown]
     head = [
         element("th", _heading(name, dtype), class_=kind, scope="col")
         for (name, dtype), kind in zip(frame.schema.items(), kinds, strict=True)
@@ -96,10 +97,14 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(plain, enc_hook=str).decode()
 
 
-def _kind(dtype: DataType) -> str:
-    if dtype.is_numeric() or isinstance(dtype, pl.Duration):
+def _kind(column: pl.Series) -> str:
+    """Return the class of a column's cells; short texts are not broken."""
+    if column.dtype.is_numeric() or isinstance(column.dtype, pl.Duration):
         return "number"
-    return "time" if isinstance(dtype, pl.Datetime) else "text"
+    if isinstance(column.dtype, pl.Datetime):
+        return "word"
+    longest = max((len(_cell(value)) for value in column), default=0)
+    return "word" if longest <= _WORD else "text"
 
 
 def _heading(name: str, dtype: DataType) -> str:

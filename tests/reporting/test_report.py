@@ -2,6 +2,7 @@ import csv
 import io
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -9,6 +10,7 @@ import cep
 from cep import Event, Publisher, sample
 from cep.cli import main
 from cep.errors import UsageError
+from cep.reporting.relating import relate, study_table
 from cep.reporting.tables import table_of, write_csv
 
 END = "2024-08-08T23:56:00Z"
@@ -42,7 +44,8 @@ def test_a_report_is_one_small_page_with_its_tables_beside_it(made):
     report, page, said = made
     assert report.path.stat().st_size < 6_000_000
     assert page.count("plotly.js v") == 1
-    names = {"accounting", "rules", "streams", "types", "alerts", "lead-lag"}
+    names = {"accounting", "rules", "streams", "types", "alerts"}
+    names |= {"relations-prices", "relations-events"}
     assert report.tables.keys() == names
     assert set(report.path.parent.iterdir()) == {report.path, *report.tables.values()}
     assert all(path.name in page for path in report.tables.values())
@@ -81,17 +84,41 @@ def test_the_alerts_are_those_of_the_rules(made):
     assert int(rule["alerts"]) == len(expected.ids) > 0
 
 
-def test_pairs_are_adjusted_for_how_many_there_are(made):
-    report, _, _ = made
-    table = pl.read_csv(report.tables["lead-lag"])
-    assert len(table) == len(report.found.pairs) > 5
+def test_relations_are_adjusted_for_how_many_there_are(made):
+    report, page, _ = made
+    table = pl.read_csv(report.tables["relations-prices"]).drop_nulls("p_value")
     n = len(table)
-    adjusted = [
-        min(table["p"].sort()[j] * n / (j + 1) for j in range(i, n)) for i in range(n)
-    ]
-    assert table.sort("p")["q"].to_list() == pytest.approx(
+    assert n > 5
+    p = table["p_value"].sort()
+    adjusted = [min(p[j] * n / (j + 1) for j in range(i, n)) for i in range(n)]
+    assert table.sort("p_value")["q_value"].to_list() == pytest.approx(
         [min(1, q) for q in adjusted]
     )
+    assert report.found.relating.questions >= n
+    assert "Which price moves first" in page
+
+
+def test_prices_around_alerts_are_studied_where_there_are_enough():
+    rng = np.random.default_rng(1)
+    ms = pl.Series(np.arange(0, 400_000, 50)).cast(pl.Datetime("ms", "UTC"))
+    frame = pl.DataFrame(
+        {
+            "event_time": ms,
+            "type": "market.trade",
+            "symbol": "A",
+            "venue": "x",
+            "price": np.exp(rng.normal(size=len(ms)).cumsum() / 1000),
+        }
+    )
+    alerts = pl.DataFrame({"event_time": ms.gather_every(300), "rule": "often"})
+    few = alerts.head(3).with_columns(rule=pl.lit("seldom"))
+    alerts = pl.concat([alerts, few]).with_columns(key=pl.lit("A/x"))
+    found = relate({"market.events": frame}, alerts, max_lag="1s", seed=0)
+    table = study_table(found.studies)
+    assert table["rule"].to_list() == ["often"]
+    assert table["q_after"].to_list() == table["p_after"].to_list()
+    assert table["price"].to_list() == ["A x"]
+    assert "seldom (3 on A x)" in found.skipped[0]
 
 
 @pytest.mark.redis
@@ -113,7 +140,7 @@ def test_a_live_server_tells_of_bad_and_removed_entries(redis, redis_url, tmp_pa
     assert bad["entries"] == "1"
     page = made.path.read_text(encoding="utf-8")
     assert "Entries that the server had removed" in page
-    assert "A has 3 observations" in page or made.found.pairs == []
+    assert made.found.relating.questions == 0
 
 
 def test_nothing_at_all_is_still_a_report(tmp_path):

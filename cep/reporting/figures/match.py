@@ -95,6 +95,7 @@ def match_timeline(
                 },
                 hovertemplate="%{customdata}<extra></extra>",
                 showlegend=False,
+                cliponaxis=False,
             )
         )
     figure.add_trace(
@@ -105,6 +106,7 @@ def match_timeline(
             marker=marker_style(0),
             hovertemplate="complete at %{x|%H:%M:%S.%L} UTC<extra></extra>",
             showlegend=False,
+            cliponaxis=False,
         )
     )
     key = f" of {match.key}" if match.key else ""
