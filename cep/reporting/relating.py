@@ -23,6 +23,7 @@ MAX_TYPES: Final = 6
 MAX_TICKS: Final = 300_000
 FEWEST: Final = 20
 _SPANS: Final = 80  # the least span of events, in windows of an event study
+_STEP_MS: Final = 20  # for each second of the window
 _WINDOWS_S: Final = (60, 30, 10, 5, 2, 1)
 
 
@@ -172,7 +173,12 @@ def _study(
         times = event_times(mine, name=f"alerts of {rule}")
         try:
             study = event_study(
-                times, y, before=f"{window}s", after=f"{window}s", seed=seed
+                times,
+                y,
+                before=f"{window}s",
+                after=f"{window}s",
+                step=f"{window * _STEP_MS}ms",
+                seed=seed,
             )
         except UsageError as error:
             found.skipped.append(f"No event study of {rule}: {error.problem}")
