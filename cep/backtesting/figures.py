@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from cep.backtesting.backtest import Backtest
+    from cep.backtesting.record import Backtest
     from cep.backtesting.score import Score
 
 MAX_MARKERS: Final = 2000
@@ -306,5 +306,35 @@ def heatmap(
         },
         height=260 + 44 * len(rows),
         margin_t=130,
+    )
+    return figure
+
+
+def past_and_next(folds: pl.DataFrame, metric: str) -> go.Figure:
+    """Return a metric on the past and on what came next, fold by fold."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for name, text, color, dash in (
+        ("past", "on the past, where it was chosen", LINES[2], "dot"),
+        ("next", "on what came next", LINES[0], "solid"),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=[text.replace("T", " ")[:19] for text in folds["until"]],
+                y=folds[f"{name}_{metric}"].to_list(),
+                name=text,
+                mode="lines+markers",
+                line={"color": color, "dash": dash},
+                marker={"size": 9},
+            )
+        )
+    shown = _NAMES.get(metric, metric)
+    figure.update_xaxes(title_text="Chosen at (UTC)", type="date")
+    figure.update_yaxes(title_text=shown, range=[-0.02, 1.02])
+    figure.update_layout(
+        template=template(),
+        title={"text": f"{shown} of settings chosen on the past"},
+        height=380,
     )
     return figure
