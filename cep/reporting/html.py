@@ -38,7 +38,8 @@ function layoutFor(figure, width) {
   layout.autosize = true;
   if (width > NARROW) return layout;
   const named = figure.data.filter(d => d.showlegend !== false && d.name).length;
-  const legend = layout.showlegend === false || named < 2 ? 0 : 24 * named + 30;
+  const rows = Math.ceil(named / (width > 500 ? 2 : 1));
+  const legend = layout.showlegend === false || named < 2 ? 0 : 24 * rows + 40;
   layout.height += legend;
   layout.margin = {...layout.margin, l: 8, r: 8, b: 60 + legend};
   layout.legend = {...layout.legend, orientation: "h", x: 0, xanchor: "left",

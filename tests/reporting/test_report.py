@@ -10,6 +10,7 @@ import cep
 from cep import Event, Publisher, sample
 from cep.cli import main
 from cep.errors import UsageError
+from cep.frames.archive.write import Archiver
 from cep.reporting.relating import relate, study_table
 from cep.reporting.tables import table_of, write_csv
 
@@ -200,3 +201,25 @@ def test_long_tables_and_texts_are_cut_and_say_so():
     assert "10 more rows in a.csv." in shown
     assert "x" * 239 + "…" in shown
     assert "x" * 240 not in shown
+
+
+@pytest.mark.redis
+def test_an_archive_needs_no_server(redis, redis_url, tmp_path):
+    publisher = Publisher(redis_url)
+    for price in range(3):
+        trade = {"symbol": "A", "price": price + 1.0, "quantity": 9.0}
+        publisher.publish(Event.new("market.trade", trade))
+    with Archiver(redis, tmp_path / "kept", ["market.events"]) as archiver:
+        archiver.catch_up()
+    redis.flushall()
+    made = cep.report(
+        tmp_path / "a.html",
+        rules=large,
+        url="redis://localhost:1",
+        archive=tmp_path / "kept",
+        live=False,
+    )
+    [row] = rows_of(made.tables["accounting"])
+    assert row["events"] == "3"
+    assert len(made.found.result.events) > 0
+    assert f"archive {tmp_path / 'kept'}" in made.path.read_text(encoding="utf-8")
