@@ -9,6 +9,7 @@ from importlib import import_module
 BENCHMARKS = {
     "engine": "rules over columns in memory, beside loops by hand and polars",
     "live": "a server's streams to columns and outputs, beside the server's own speed",
+    "history": "streams to frames, beside dictionaries of redis-py",
     "imports": "CPU time of `import cep` and `cep --help`",
 }
 
