@@ -1,19 +1,23 @@
-"""Questions to history: loading, scanning, memory.
+"""Questions to history: loading, scanning, memory, backtests.
 
 ``python -m tests.benchmarks history`` starts a server of its own and prints a table
 for each question, with ``--json`` one object. Loading stands beside redis-py's
-dictionaries made into frames. Goals that are missed are marked and do not fail the
-run: times depend on the machine and mean what they say only if two cores are free.
+dictionaries made into frames; backtests want ``--data FOLDER``, as
+`tests.benchmarks.history_backtest` says. Goals that are missed are marked and do not
+fail the run: times depend on the machine and mean what they say only if two cores are
+free.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cep.bus.embedded import EmbeddedServer
 from tests.benchmarks import history_frames as frames
+from tests.benchmarks.history_backtest import ROWS, backtests
 from tests.benchmarks.measure import machine
 
 if TYPE_CHECKING:
@@ -27,12 +31,14 @@ QUESTIONS: Final[dict[str, Question]] = {
     "load": frames.loading,
     "scan": frames.scanning,
     "memory": frames.memory,
+    "backtest": backtests,
 }
 GOALS: Final[dict[str, tuple[str, float]]] = {
     "load_of_polars_dicts": ("at least", 10.0),
     "load_of_pandas_dicts": ("at least", 15.0),
     "scan_read": ("at most", 0.015),
     "load_memory": ("at most", 2.0),
+    "backtest_cpu_s": ("at most", 15.0),
 }
 """What is asked, by the name it has in ``ratios``."""
 
@@ -51,7 +57,11 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=QUESTIONS, help="this one (may be repeated)"
     )
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="trades and quotes to backtest over"
+    )
     given = parser.parse_args(words)
+    given.rows = 200_000 if given.quick else ROWS
     given.events = given.events or (20_000 if given.quick else 1_000_000)
     given.repeat = given.repeat or (1 if given.quick else 3)
     given.only = given.only or list(QUESTIONS)
@@ -84,7 +94,7 @@ def main(words: list[str]) -> int:
 
 
 def _table(title: str, rows: dict[str, dict[str, float]]) -> str:
-    heads = list(next(iter(rows.values())))
+    heads = list(next(iter(rows.values()), {}))
     lines = ["\n" + f"{title:28}" + "".join(f"{head:>16}" for head in heads)]
     for name, row in rows.items():
         cells = "".join(f"{value:16,.3f}" for value in row.values())
