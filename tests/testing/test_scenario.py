@@ -16,6 +16,12 @@ from cep.testing import START, advance, events, given
 from cep.testing.strategies import event_streams
 
 
+@rule("busy", key="symbol")
+def busy():
+    window = on("market.trade").tumbling("10s")
+    return window.where(count() >= 5), emit(trades=count())
+
+
 def trades(price, **fields):
     return events("market.trade", symbol="BTC", price=price, **fields)
 
@@ -125,6 +131,14 @@ def test_times_of_absences_are_those_of_the_clock():
     given(trades([101]), advance("30s")).when(silence).expect(1, at="30s", price=101)
     given(trades([101, 1]), advance("60s")).when(silence).expect_none()
     given(trades([101]), advance("30s"), trades([1])).when(silence).expect(1)
+
+
+def test_windows_that_close_by_the_end_are_told():
+    full = given(trades([1, 2, 3, 4, 5]), advance("20s")).when(busy)
+    full.expect(1, at="10s", trades=5)
+    few = given(trades([1, 2, 3]), advance("20s")).when(busy)
+    said = failure(lambda: few.expect(1))
+    assert "which wants on('market.trade', name='trade').tumbling('10s')" in said
 
 
 def test_a_failure_shows_what_was_given_derived_and_not_as_expected():
