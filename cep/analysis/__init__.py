@@ -11,6 +11,7 @@
 `coincidence`         how often events of one stream are followed by another's
 `granger`             whether one stream's past helps to foretell another
 `transfer_entropy`    the same in bits, without straight lines
+`change_points`       when the level of a stream changed
 `traces`              what one request did across streams, latency per hop
 `sequences`           which types of events follow which, and which runs repeat
 `relations`           which of several streams have to do with each other
@@ -26,6 +27,7 @@ Nothing here reads Redis; frames come from `cep.load` or from anywhere else.
 from __future__ import annotations
 
 from cep.analysis.alignment import Aligned, join_as_of, refresh_times, resample
+from cep.analysis.change_points import ChangePoints, change_points
 from cep.analysis.coincidence import Coincidence, event_coincidence
 from cep.analysis.correlation import (
     CorrelationOverTime,
@@ -79,6 +81,8 @@ __all__ = [
     "TransferEntropy",
     "transfer_entropy",
     # one stream, or events of many types
+    "ChangePoints",
+    "change_points",
     "Traces",
     "traces",
     "TypePairs",

@@ -17,6 +17,15 @@ DRAWS: Final = 999
 _AT_ONCE: Final = 64
 
 
+def enough_draws(tests: int) -> int:
+    """Return how many draws let one of so many tests reach a q-value below 0.05.
+
+    >>> enough_draws(10), enough_draws(190)
+    (999, 3800)
+    """
+    return max(DRAWS, 20 * tests)
+
+
 def max_statistic_p_value(
     sums: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0
 ) -> float:

@@ -25,7 +25,7 @@ import polars as pl
 from cep.analysis import figures
 from cep.analysis.event_study import EventStudy, event_study
 from cep.analysis.event_times import EventTimes
-from cep.analysis.inference import DRAWS, q_values
+from cep.analysis.inference import enough_draws, q_values
 from cep.analysis.lag_curve import LEVEL, LagCurve, signed
 from cep.analysis.lead_lag import lead_lag
 from cep.analysis.rates import rate_correlation
@@ -166,7 +166,7 @@ def relations(
     max_lag: str | timedelta = "5s",
     step: str | timedelta | None = None,
     shape: str | timedelta | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
 ) -> Relations:
     """Return for each pair of streams whether one has to do with the other.
@@ -180,7 +180,8 @@ def relations(
     shape
         For events, what is slower is no relation; see `rate_correlation`.
     draws, seed
-        As in `lead_lag`.
+        As in `lead_lag`; as many as let one relation among all rows be seen, at
+        least 999, if ``draws`` is None.
 
     Returns
     -------
@@ -204,8 +205,10 @@ def relations(
     max_ns = duration_ns(max_lag)
     step_ns = max(1, max_ns // _STEPS) if step is None else duration_ns(step)
     reach, cell = f"{max_ns}ns", f"{step_ns}ns"
+    pairs = list(combinations(given, 2))
+    draws = enough_draws(2 * len(pairs)) if draws is None else draws
     rows: list[Relation] = []
-    for x, y in combinations(given, 2):
+    for x, y in pairs:
         rows += _asked(x, y, reach, cell, shape, draws, seed)
     adjusted = q_values([row.p_value for row in rows])
     return Relations(

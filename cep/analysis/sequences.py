@@ -32,7 +32,7 @@ from cep.analysis.columns import checked_columns, time_column_ns
 from cep.analysis.event_times import EventTimes
 from cep.analysis.extras import stats_library
 from cep.analysis.grid import MIN_EVENTS
-from cep.analysis.inference import DRAWS, q_values
+from cep.analysis.inference import enough_draws, q_values
 from cep.analysis.lag_curve import LEVEL
 from cep.analysis.result import Result
 from cep.clock import duration_ns, format_duration
@@ -163,7 +163,7 @@ def follows(
     column: str = "type",
     time: str = "event_time",
     shape: str | timedelta | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
 ) -> TypePairs:
     """Return of each two types how often the second follows the first.
@@ -177,7 +177,8 @@ def follows(
     column, time
         The columns of types and of times. Rows without either are passed over.
     shape, draws, seed
-        As in `event_coincidence`, whose trigger rate and p-value each row is.
+        As in `event_coincidence`, whose trigger rate and p-value each row is; as
+        many draws as let one relation among all pairs be seen if None.
 
     Returns
     -------
@@ -191,6 +192,8 @@ def follows(
     """
     times = _times_by_type(frame, column, time)
     kept, left_out = _frequent({name: len(at) for name, at in times.items()})
+    if draws is None:
+        draws = enough_draws(len(kept) * (len(kept) - 1))
     rows = []
     for first, second in product(kept, kept):
         if first == second:

@@ -1,6 +1,7 @@
 """Null and power trials of the analyses: ``python -m tests.analysis --pairs 200``."""
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     pl.Config.set_tbl_rows(200)
+    sys.stdout.reconfigure(line_buffering=True)
     if asked.pairs:
         show_null("independent pairs", trials.null(asked.pairs, seed=asked.seed))
     if asked.hour:

@@ -82,7 +82,8 @@ def null(pairs: int, *, seed: int = 0) -> Tally:
 def power(runs: int, lead_ns: int, *, seed: int = 0) -> Tally:
     """Return 1 for each run that finds a planted lead with its sign and lag.
 
-    Ticks share half of their variance; 30 % of 1,100 or more bursty events are
+    Ticks, ten a second for 15 minutes or more, share half of their variance;
+    30 % of 1,100 or more bursty events are
     followed by one more among as many others, or each pushes a walk by three of
     its own steps, of which there are four or more within the lag. The
     lag is right within a fifth.
@@ -99,7 +100,7 @@ def power(runs: int, lead_ns: int, *, seed: int = 0) -> Tally:
         noise = bursty(rng, seconds, "y", burst, rates)
         y = followed(rng, x, lead_ns, noise=noise)
         lags = {"max_lag": text(4 * lead_ns), "step": text(lead_ns // 5)}
-        v, u = pair_with_lead(rng, lead_ns // MS, int(max(300, 200 * scale)))
+        v, u = pair_with_lead(rng, lead_ns // MS, int(max(900, 200 * scale)))
         for name, found in (
             ("lead-lag of ticks", lead_lag(v, u, **lags, **common)),
             ("rates", rate_correlation(x, y, **lags, **common)),
