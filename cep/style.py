@@ -60,12 +60,13 @@ def plain(text: object, longest: int = LONGEST) -> str:
     Plotly reads a little HTML in names, titles and hover texts, links among it.
 
     >>> plain("<a href='x'>y</a>")
-    '&lt;a href=&#x27;x&#x27;&gt;y&lt;/a&gt;'
+    "&lt;a href='x'&gt;y&lt;/a&gt;"
     """
     shown = visible(text)
     if len(shown) > longest:
         shown = shown[: longest - 1] + "…"
-    return html.escape(shown)
+    # Quotes stay: plotly would show their escapes, and no tag is left to hold them.
+    return html.escape(shown, quote=False)
 
 
 def visible(text: object) -> str:

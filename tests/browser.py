@@ -53,7 +53,7 @@ def open_page(path, folder):
             path.resolve().as_uri(),
         ],
         capture_output=True,
-        timeout=240,
+        timeout=120,
         check=True,
     )
     return Opened(done.stdout.decode(), _asked(json.loads(log.read_bytes())))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cep.reporting.figures.base import Frame
 
 PIXELS: Final = 1200
+MAX_NAMES: Final = 3  # above a panel
 
 
 def chart(
@@ -137,7 +138,9 @@ def price_with_alerts(
     )
     said = draw_lines(figure, panels, span, pixels, things)
     for row, panel in enumerate(panels, 1):
-        names = dict.fromkeys(plain(line.symbol, LONGEST_NAME) for line in panel)
+        names = list(dict.fromkeys(plain(one.symbol, LONGEST_NAME) for one in panel))
+        if more := len(names[MAX_NAMES:]):
+            names[MAX_NAMES:] = [f"{more} more"]
         name_panel(
             figure,
             row,
