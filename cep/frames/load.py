@@ -33,6 +33,7 @@ Form: TypeAlias = Literal["polars", "pandas", "arrow"]
 
 _FORMS: Final = {"polars": lambda frame: frame, "pandas": to_pandas, "arrow": to_arrow}
 _MOST_THREADS: Final = 8
+_JOINED_AT_ONCE: Final = 32  # pages
 _log = logging.getLogger(__name__)
 
 
@@ -241,6 +242,7 @@ def _load_one(
     # Where rows are picked, many small pages would have to be read.
     most = limit if wanted.types is None and times == (None, None) else None
     parts: list[pl.DataFrame] = []
+    joined: list[pl.DataFrame] = []
     entries, rows, reasons = 0, 0, Counter[str]()
     for good, wrong, _ in source.pages(
         wanted.stream, *span, wanted.fields, wanted.envelope, most
@@ -250,11 +252,15 @@ def _load_one(
         reasons.update(row.reason for row in wrong)
         entries += len(good) + len(wrong)
         rows += len(parts[-1])
+        if len(parts) == _JOINED_AT_ONCE:
+            # Pages hold more memory than their columns take up.
+            joined.append(wanted.joined(parts))
+            parts = []
         advance(len(good) + len(wrong))
         if limit is not None and rows >= limit:
             break
     report_bad(wanted.stream, entries, reasons)
-    frame = wanted.joined(parts)
+    frame = wanted.joined([*joined, *parts])
     return frame if limit is None else frame.head(limit), bad
 
 

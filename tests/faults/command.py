@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cep.bus.embedded import EmbeddedServer
 from cep.ops.crash_test import Trial, Verdict, crash_test
-from tests.faults import crash_points, outages, soak, work, zombies
+from tests.faults import archiving, crash_points, outages, soak, work, zombies
 from tests.faults.links import IMPATIENT, through_a_proxy
 
 RECONNECT_SECONDS, IDLE_CPU = 2.0, 0.2  # at most
@@ -47,6 +47,9 @@ def options(words):
     parser.add_argument("--outages", action="store_true", help="kill the server")
     parser.add_argument("--zombies", action="store_true", help="stop and wake up")
     parser.add_argument("--failover", action="store_true", help="kill the primary")
+    parser.add_argument(
+        "--archive", type=int, default=0, help="how many SIGKILLs of `cep archive run`"
+    )
     parser.add_argument("--soak", type=float, default=0, help="so many minutes of load")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -147,6 +150,25 @@ def server_outages(seed, times=10):
     yield Row("server file cut", times, total, note, missed)
 
 
+def archiving_killed(count, seed, n=500_000):
+    """SIGKILL of a process that archives while entries come in."""
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="cep-faults-") as folder,
+        EmbeddedServer(appendonly=False) as server,
+    ):
+        found = archiving.kill(server.url, Path(folder, "a"), n, count, seed)
+    missed = "; ".join(found.problems)
+    if found.kills < count:
+        missed = "not all kills are proved"
+    note = (
+        f"{found.archived:,} entries in {found.files:,} files, {found.while_writing} "
+        f"killed in the middle of one, {found.pruned:,} trimmed between, all restored, "
+        f"{time.monotonic() - began:.0f} s"
+    )
+    yield Row("SIGKILL of the archive", found.kills, Verdict(), note, missed)
+
+
 def added(one, other):
     """Return two verdicts as one."""
     return Verdict(
@@ -227,6 +249,7 @@ def main(words):
         (asked.outages, lambda: server_outages(asked.seed)),
         (asked.zombies, lambda: stopped(asked.seed)),
         (asked.failover, failover),
+        (asked.archive, lambda: archiving_killed(asked.archive, asked.seed)),
         (asked.soak, lambda: under_load(asked.soak, asked.seed)),
     ]
     rows = []

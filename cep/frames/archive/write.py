@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cep.bus.connection import clear_errors
-from cep.bus.raw import iterate_entries
+from cep.bus.raw import COUNT, iterate_entries
 from cep.errors import ArchiveError, UsageError
 from cep.frames.archive.entries import to_table
 from cep.frames.archive.layout import (
@@ -156,7 +156,9 @@ class Archiver:
         held = _Open()
         hour = -1
         start = progress.position
-        pages = iterate_entries(self.client, stream, f"({written(start)}")
+        count = min(COUNT, self.rows_per_file)
+        after = f"({written(start)}"
+        pages = iterate_entries(self.client, stream, after, count=count)
         with contextlib.closing(pages):
             for entries in pages:
                 for now, table in _by_hour(to_table(entries)):
