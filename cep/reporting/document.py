@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cep.frames.csv import write_csv
 from cep.reporting.html import place_of, write_page
 from cep.reporting.markup import Markup, element, joined
-from cep.reporting.tables import MAX_ROWS, table_of, write_csv
+from cep.reporting.tables import MAX_ROWS, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

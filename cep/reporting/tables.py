@@ -1,27 +1,22 @@
-"""Tables of a page, and the same as CSV files that no spreadsheet runs."""
+"""Tables of a page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import polars as pl
 
+from cep.frames.csv import as_json
 from cep.reporting.markup import Markup, element
 from cep.style import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from polars.datatypes import DataType
 
 MAX_ROWS: Final = 50
 MAX_TEXT: Final = 240
 _WORD: Final = 32
 _ABSENT: Final = "–"
-# What a spreadsheet takes for the beginning of a formula; the wide forms are
-# taken so in some languages.
-_FORMULA: Final = "^[=+\\-@\t\r\n＝＋－＠]"
 
 
 def table_of(frame: pl.DataFrame, *, rest: str = "") -> Markup:
@@ -60,43 +55,6 @@ def table_of(frame: pl.DataFrame, *, rest: str = "") -> Markup:
     return element("div", table, aside if more else None, class_="scroll")
 
 
-def write_csv(frame: pl.DataFrame, path: Path) -> Path:
-    """Write a frame and return the path.
-
-    Times are ISO 8601 in UTC, durations seconds, lists JSON. A text, or a column's
-    name, that a spreadsheet would take for a formula gets a quote before it.
-    """
-    cells = []
-    for name, dtype in frame.schema.items():
-        cell = pl.col(name)
-        if isinstance(dtype, pl.Duration):
-            cell = cell.dt.total_nanoseconds() / 1e9
-        elif isinstance(dtype, pl.Datetime):
-            cell = cell.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-        elif isinstance(dtype, (pl.List, pl.Struct)):
-            cell = cell.map_elements(_json, return_dtype=pl.String)
-        elif not dtype.is_numeric() and dtype != pl.Boolean:
-            cell = cell.cast(pl.String)
-            runs = cell.str.contains(_FORMULA)
-            cell = pl.when(runs).then(pl.lit("'") + cell).otherwise(cell)
-        cells.append(cell.alias(name))
-    names = [_quoted(name) for name in frame.columns]
-    frame.select(cells).rename(dict(zip(frame.columns, names, strict=True))).write_csv(
-        path
-    )
-    return path
-
-
-def _quoted(name: str) -> str:
-    runs = bool(pl.Series([name]).str.contains(_FORMULA)[0])
-    return f"'{name}" if runs else name
-
-
-def _json(value: Any) -> str:
-    plain = value.to_list() if isinstance(value, pl.Series) else value
-    return msgspec.json.encode(plain, enc_hook=str).decode()
-
-
 def _kind(column: pl.Series) -> str:
     """Return the class of a column's cells; short texts are not broken."""
     if column.dtype.is_numeric() or isinstance(column.dtype, pl.Duration):
@@ -126,7 +84,7 @@ def _cell(value: Any) -> str:
     if hasattr(value, "strftime"):
         return f"{value:%Y-%m-%d %H:%M:%S}.{value.microsecond // 1000:03d}"
     text = (
-        _json(value) if isinstance(value, (list, dict, pl.Series)) else visible(value)
+        as_json(value) if isinstance(value, (list, dict, pl.Series)) else visible(value)
     )
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 

@@ -11,8 +11,9 @@ from cep import Event, Publisher, sample
 from cep.cli import main
 from cep.errors import UsageError
 from cep.frames.archive.write import Archiver
+from cep.frames.csv import write_csv
 from cep.reporting.relating import relate, study_table
-from cep.reporting.tables import table_of, write_csv
+from cep.reporting.tables import table_of
 
 END = "2024-08-08T23:56:00Z"
 
