@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CepError as error:
         if os.environ.get("CEP_DEBUG") == "1":
             raise
-        return _fail(str(error), code=2 if _is_mistake(error) else 1)
+        return _fail(str(error), code=2 if is_mistake(error) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
     except BrokenPipeError:
@@ -119,7 +119,8 @@ def _help() -> str:
     return _HELP.format(commands="\n".join(rows))
 
 
-def _is_mistake(error: CepError) -> bool:
+def is_mistake(error: CepError) -> bool:
+    """Whether an error comes of what was asked for, not of the world."""
     return isinstance(error, (ValueError, LookupError))
 
 

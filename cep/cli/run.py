@@ -7,19 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cep.cli import is_mistake
+from cep.cli.log import Log, LogForm
 
 if TYPE_CHECKING:
     from cep.errors import CepError
     from cep.pipeline import Summary
 
 
-FENCED, MEMORY, GAP, DENIED = 3, 4, 5, 6
+FENCED, MEMORY, GAP, DENIED, INTERRUPTED = 3, 4, 5, 6, 130
 
 
 class OnGap(StrEnum):
@@ -72,17 +74,30 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No status lines.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No lines about start and status.")
+    ] = False,
+    log: Annotated[
+        LogForm,
+        typer.Option(
+            help="What stderr gets: lines of text, or one JSON object a line."
+        ),
+    ] = LogForm.text,
 ) -> int:
     """Run a pipeline: read streams, match rules, publish what they find.
 
     Reads from where it last committed, so a restart goes on as if nothing had
     happened. SIGINT and SIGTERM end it after a commit, a second SIGINT at once.
-    Status goes to stderr, the summary to stdout.
+    What goes on is told on stderr, the summary at the end on stdout.
+
+    Each line of --log json has time, level (info, warning, error), event (start,
+    status, gap, rollback, rule_stopped, connection_lost, end, error, ...), pipeline,
+    message and fields: names, counts and entry ids, no payloads, no secrets.
 
     \b
     Example:
       cep run pipelines/market_ai.py --redis redis://127.0.0.1:6379
+      cep run pipelines/market_ai.py --log json 2>> market-ai.log
 
     \b
     Exit codes:
@@ -95,26 +110,57 @@ def run(
       6  the server does not let us in: password, rights, or TLS
     """
     from cep.errors import CepError
+
+    told = Log(log, quiet=quiet)
+    try:
+        summary = _run(
+            module,
+            redis,
+            told,
+            takeover=takeover,
+            drain=drain,
+            on_gap=on_gap.value if on_gap else None,
+            durability=durability,
+            max_rss=max_rss,
+        )
+    except CepError as error:
+        if os.environ.get("CEP_DEBUG") == "1":
+            raise
+        code = _exit_code(error)
+        told.error(str(error), code, type(error).__name__)
+        return code
+    except KeyboardInterrupt:
+        told.error("interrupted", INTERRUPTED, "KeyboardInterrupt")
+        return INTERRUPTED
+    print(json.dumps(summary_dict(summary)) if as_json else summary_text(summary))
+    return 0
+
+
+def _run(
+    module: str,
+    url: str | None,
+    log: Log,
+    *,
+    durability: str | None,
+    max_rss: str | None,
+    **options: Any,
+) -> Summary:
     from cep.pipeline import Runner, load_pipeline
     from cep.pipeline.definition import checked_level
     from cep.pipeline.memory import size_bytes
 
     pipeline = load_pipeline(module)
-    try:
-        _reach(redis)
-    except CepError as error:
-        return _ended(error)
-    _compile(quiet)
+    log.pipeline = pipeline.name
+    server = _reached(url)
+    _compile(log)
     runner = Runner(
         pipeline,
-        redis,
-        takeover=takeover,
-        drain=drain,
-        on_gap=on_gap.value if on_gap else None,
+        url,
         durability=checked_level(durability),
         max_rss=None if max_rss is None else size_bytes(max_rss),
-        report=(lambda _: None) if quiet else _Status(time.monotonic()),
-        note=lambda text: print(text, file=sys.stderr, flush=True),
+        report=log.status,
+        note=log.note,
+        **options,
     )
 
     def stop(number: int, _: object) -> None:
@@ -124,19 +170,13 @@ def run(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    try:
-        summary = runner.run()
-    except CepError as error:
-        return _ended(error)
-    if as_json:
-        print(json.dumps(summary_dict(summary)))
-    else:
-        print(summary_text(summary))
-    return 0
+    log.start(pipeline, server)
+    summary = runner.run()
+    log.end(summary)
+    return summary
 
 
-def _ended(error: CepError) -> int:
-    """Say what ended the pipeline and return its exit code, or raise the error."""
+def _exit_code(error: CepError) -> int:
     from cep.errors import (
         AccessDeniedError,
         FencedError,
@@ -151,33 +191,28 @@ def _ended(error: CepError) -> int:
         AccessDeniedError: DENIED,
     }
     for kind, code in codes.items():
-        if isinstance(error, kind) and os.environ.get("CEP_DEBUG") != "1":
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
+        if isinstance(error, kind):
             return code
-    raise error
+    return 2 if is_mistake(error) else 1
 
 
-def _reach(url: str | None) -> None:
-    """Say at once, not after compiling, that there is no server."""
-    from cep.bus.connection import check_reachable, connect_redis
+def _reached(url: str | None) -> str:
+    """Say at once, not after compiling, that there is no server; return its URL."""
+    from cep.bus.connection import address_of, check_reachable, connect_redis
 
     with connect_redis(url) as client:
         check_reachable(client)
+        return address_of(client)
 
 
-def _compile(quiet: bool) -> None:
+def _compile(log: Log) -> None:
     """Compile what is not compiled yet: matching beside windows and reader."""
     from cep.bus import warmup as reader
     from cep.engine import warmup as engine
 
     if engine.is_warm() and reader.is_warm():
         return
-    if not quiet:
-        print(
-            "Compiling kernels, once on this machine (some 40 s of CPU)...",
-            file=sys.stderr,
-            flush=True,
-        )
+    log.compiling()
     others = (
         "from cep.bus.warmup import warm_up; warm_up(); "
         "from cep.engine.warmup import warm_up_windows; warm_up_windows()"
@@ -186,33 +221,6 @@ def _compile(quiet: bool) -> None:
     helper = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     engine.warm_up_matching()
     helper.wait()
-
-
-class _Status:
-    """Writes a line now and then: what was read, what came out, what waits."""
-
-    def __init__(self, began: float, every_seconds: float = 2.0) -> None:
-        self.began, self.every = began, every_seconds
-        self.last, self.last_read = began, -1
-
-    def __call__(self, summary: Summary) -> None:
-        now = time.monotonic()
-        total = summary.total
-        if self.last_read < 0:  # what was read by earlier runs, if any
-            self.last_read = total.read
-        if now - self.last < self.every:
-            return
-        rate = (total.read - self.last_read) / (now - self.last)
-        self.last, self.last_read = now, total.read
-        emitted = sum(counts["emitted"] for counts in summary.outputs.values())
-        waits = f", waits for {summary.held_back_by}" if summary.held_back_by else ""
-        print(
-            f"[{now - self.began:6.1f} s] {rate:9,.0f} events/s, "
-            f"{total.processed:,} processed, {total.buffered:,} buffered{waits}, "
-            f"{emitted:,} derived",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def summary_dict(summary: Summary) -> dict[str, object]:

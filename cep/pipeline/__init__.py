@@ -9,6 +9,7 @@
 `ticks`         time that goes on while streams are silent
 `limits`        limits and periods
 `summary`       what a run did, as numbers
+`notes`         what it tells its operator besides
 `store`         owner, positions and state in Redis; the commit (`commit.lua`)
 `accounting`    where every entry went
 `entries`       outputs and dead letters as stream entries

@@ -31,6 +31,7 @@ from cep.pipeline.entries import (
 )
 from cep.pipeline.gaps import Gaps
 from cep.pipeline.held import Run, decode, encode
+from cep.pipeline.notes import Note
 from cep.pipeline.store import Absent
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Intake:
         pending: Pending,
         stored: Stored,
         on_gap: Mapping[str, OnGap],
-        note: Callable[[str], None],
+        note: Callable[[Note], None],
         care: Care,
     ) -> None:
         self._care = care
@@ -304,7 +305,8 @@ class Intake:
         if positions != reader.positions:
             reader.reset(positions)
         if self.gaps.blind:
-            self._note_once(f"Gaps cannot be seen: {self.gaps.blind}.")
+            text = f"Gaps cannot be seen: {self.gaps.blind}."
+            self._note_once(Note(text, "gaps_unseen", "warning"))
 
     def _count_gap(self, stream: str, after: str, found: Judgement) -> None:
         error = GapError(stream, found.missing, after, found.begun_anew)
@@ -314,7 +316,8 @@ class Intake:
         detail = str(error).partition(". ")[0]
         letter = gap_letter(self._me, stream, after, found.missing, detail)
         self._pending.add(self._store.dlq, letter)
-        self._note(f"{detail}: going on without them")
+        text, fields = f"{detail}: going on without them", {"missing": found.missing}
+        self._note(Note(text, "gap", "error", stream=stream, after=after, **fields))
 
     @property
     def is_exhausted(self) -> bool:
@@ -335,10 +338,11 @@ class Intake:
         self.ordering.latest_ms = latest = 1000 * seconds + FUTURE_TOLERANCE_MS
         for stream, ms in ends.items():
             if ms > latest:
-                self._note_once(
+                text = (
                     f"entry ids of {stream} are far ahead of the server's clock: what "
                     "they say of when entries arrived is left out of account"
                 )
+                self._note_once(Note(text, "future_ids", "warning", stream=stream))
 
     def _without_future(self, stream: str, batch: Batch) -> Batch:
         """Quarantine events of the future, which ids of the future did not show."""
@@ -430,10 +434,10 @@ class Intake:
                 fields = entry[0][1].items() if entry else ()
                 yield BadRow.of(stream, entry_id, "", "", fields)
 
-    def _note_once(self, text: str) -> None:
-        if text not in self._noted:
-            self._noted.add(text)
-            self._note(text)
+    def _note_once(self, note: Note) -> None:
+        if note not in self._noted:
+            self._noted.add(note)
+            self._note(note)
 
     def place(self) -> dict[str, Any]:
         """Return where this is in its streams, as a commit stores it.

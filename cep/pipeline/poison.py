@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cep.pipeline.notes import Note
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -114,22 +116,24 @@ class Care:
         """Whether each entry is tried by itself."""
         return self.attempts.rows == 1
 
-    def told(self) -> str | None:
+    def told(self) -> Note | None:
         """Return what to tell the user at the start."""
         now = self.attempts
         if self.poison is not None:
             stream, entry_id, _ = self.poison
-            return (
+            text = (
                 f"entry {entry_id} of {stream} has killed the process again and again: "
                 "it is quarantined as poison"
             )
+            return Note(text, "poison", "warning", stream=stream, entry_id=entry_id)
         if not now.rows:
             return None
         how = "one event" if self.one_by_one else f"{now.rows} events"
-        return (
+        text = (
             f"The process has died {now.deaths} times at the same place: going on by "
             f"{how} at a time to find out where"
         )
+        return Note(text, "died_often", "warning", deaths=now.deaths, rows=now.rows)
 
     def attempt(self, stream: str, entry_id: str, *, was_read: bool) -> None:
         """Say which entry is tried now."""

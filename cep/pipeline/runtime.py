@@ -19,6 +19,7 @@ from cep.errors import AccessDeniedError, CepError, ConnectionFailedError
 from cep.pipeline import limits
 from cep.pipeline.definition import checked_level
 from cep.pipeline.memory import default_limit
+from cep.pipeline.notes import Note
 from cep.pipeline.session import Session
 from cep.pipeline.store import Store
 
@@ -55,7 +56,7 @@ class Runner:
     report
         Called now and then with a `Summary`, at least once at the end.
     note
-        Called with a line of text for what an operator should read.
+        Called with a `Note`, a line of text, for what an operator should read.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Runner:
         max_rss: int | None = None,
         durability: Level | None = None,
         report: Callable[[Summary], None] | None = None,
-        note: Callable[[str], None] | None = None,
+        note: Callable[[Note], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.pipeline, self.url = pipeline, url
@@ -131,7 +132,9 @@ class Runner:
                 self.committed = max(self.committed, store.seq)
                 waits = limits.BACKOFF_SECONDS
                 wait = waits[min(attempt, len(waits) - 1)]
-                self.note(f"{error} Starting from the last commit in {wait:g} s.")
+                text = f"{error} Starting from the last commit in {wait:g} s."
+                fields = {"commit": self.committed, "wait_seconds": wait}
+                self.note(Note(text, "connection_lost", "warning", **fields))
                 self._clock.sleep(wait)
             except (CepError, KeyboardInterrupt, SystemExit):
                 raise
@@ -152,10 +155,11 @@ class Runner:
     def wait_for_owner(self, who: str) -> bool:
         """Wait a moment to see whether the owner found at the start is alive."""
         if not self._waited:
-            self.note(
+            text = (
                 f"Pipeline {self.pipeline.name!r} has an owner ({who}): seeing "
                 f"whether it is alive, for up to {limits.LEASE_SECONDS:g} s."
             )
+            self.note(Note(text, "owned", owner=who))
         self._waited = True
         self._clock.sleep(limits.LEASE_POLL_SECONDS)
         return not self.stopping

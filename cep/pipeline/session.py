@@ -17,6 +17,7 @@ from cep.pipeline.durability import WAIT_MS, Replicas, weakness
 from cep.pipeline.entries import output_fields, refused_output, rollback_letter
 from cep.pipeline.intake import Intake
 from cep.pipeline.memory import resident_bytes
+from cep.pipeline.notes import Note
 from cep.pipeline.output_rows import OutputRows
 from cep.pipeline.pending import Pending
 from cep.pipeline.poison import Care
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cep.engine.derive import DerivedEvent
     from cep.engine.matches import Outputs
     from cep.pipeline.definition import Level
+    from cep.pipeline.notes import Severity
     from cep.pipeline.runtime import Runner
     from cep.pipeline.store import Store, Stored
 
@@ -110,19 +112,24 @@ class Session:
         current = self.hashes
         for name, found in stored.rules.items():
             if name not in current:
-                self.runner.note(f"rule {name} is gone: its state is removed")
+                text = f"rule {name} is gone: its state is removed"
+                self.runner.note(Note(text, "rule_gone", rule=name))
             elif current[name] != found:
                 events = self.replayed.events.get(name)
                 what = "it starts without state"
                 if events is not None:
                     what = f"{events:,} events were replayed for it"
-                self.runner.note(f"rule {name} has changed: {what}")
+                text = f"rule {name} has changed: {what}"
+                self.runner.note(
+                    Note(text, "rule_changed", rule=name, replayed=events or 0)
+                )
 
     def _note_durability(self, level: Level) -> None:
         with clear_errors(self.store.client):
             lacking = weakness(self.store.client, level)
         if lacking:
-            self.runner.note(f"durability {level} was asked for, but {lacking}")
+            text = f"durability {level} was asked for, but {lacking}"
+            self.runner.note(Note(text, "durability", "warning", asked=level))
 
     def _note_rollback(self, stored: Stored) -> None:
         """Report commits that the server had acknowledged and holds no more.
@@ -135,9 +142,13 @@ class Session:
             return
         letter = rollback_letter(self.pipeline.name, stored.seq, known)
         self.pending.add(self.store.dlq, letter)
-        self.runner.note(
-            f"rollback: the server has lost {known - stored.seq} commits of "
+        lost = known - stored.seq
+        text = (
+            f"rollback: the server has lost {lost} commits of "
             f"{self.pipeline.name!r}; going on from commit {stored.seq}"
+        )
+        self.runner.note(
+            Note(text, "rollback", "error", commit=stored.seq, lost_commits=lost)
         )
         self.runner.committed = stored.seq
 
@@ -230,9 +241,13 @@ class Session:
             if counts.tripped and name not in self.stopped:
                 self.stopped.add(name)
                 why = WHY.get(counts.tripped_why, counts.tripped_why)
-                self.runner.note(
+                text = (
                     f"rule {name} has stopped: {why}; it sees no more events until "
                     f"`cep resume {self.pipeline.name} {name}`"
+                )
+                cause = counts.tripped_why
+                self.runner.note(
+                    Note(text, "rule_stopped", "error", rule=name, cause=cause)
                 )
 
     def _resume(self, rules: Collection[str]) -> None:
@@ -245,7 +260,8 @@ class Session:
             if self.operator.resume(name):
                 self.stopped.discard(name)
                 self.pending.dirty = True
-                self.runner.note(f"rule {name} goes on, without matches it had begun")
+                text = f"rule {name} goes on, without matches it had begun"
+                self.runner.note(Note(text, "rule_resumed", rule=name))
 
     def _note_held_back(self) -> None:
         """Say once of a stream that many rows wait for it: they are all in memory."""
@@ -253,19 +269,26 @@ class Session:
         if len(self.ordering) < limits.ROWS_TOLD or name is None or name in self.told:
             return
         self.told.add(name)
-        self.runner.note(
-            f"{len(self.ordering):,} events wait for {name}, which is silent or far "
+        waiting = len(self.ordering)
+        text = (
+            f"{waiting:,} events wait for {name}, which is silent or far "
             "behind; say with idle='30s' of that stream when to go on without it"
+        )
+        self.runner.note(
+            Note(text, "held_back", "warning", stream=name, waiting=waiting)
         )
 
     def _note_slowness(self) -> None:
         for name, cost in self.operator.python_calls.slow().items():
             if name not in self.slow:
                 self.slow.add(name)
-                self.runner.note(
+                text = (
                     f"{name} took {cost.worst_seconds:.1f} s for "
                     f"{cost.worst_events:,} events; nothing else goes on meanwhile"
                 )
+                seconds, events = round(cost.worst_seconds, 3), cost.worst_events
+                fields = {"rule": name, "seconds": seconds, "events": events}
+                self.runner.note(Note(text, "rule_slow", "warning", **fields))
 
     def _count_processed(self, rows: Batch) -> None:
         self.pending.dirty = True
@@ -326,7 +349,9 @@ class Session:
         else:
             seconds = f"{WAIT_MS / 1000:g} s"
             text = f"no replica had commit {self.store.seq} within {seconds}; going on"
-        self.runner.note(f"durability ha: {text}")
+        text = f"durability ha: {text}"
+        level: Severity = "info" if in_time else "warning"
+        self.runner.note(Note(text, "replica", level, commit=self.store.seq))
 
     def _outputs(self) -> dict[str, dict[str, int]]:
         found = {}
