@@ -103,6 +103,13 @@ def test_long_lines_keep_their_extremes_and_say_how_they_are_drawn():
     )
 
 
+def test_stretches_of_many_minutes_are_said_in_minutes():
+    days = make_prices({("A", "x"): 100}, 20_000).with_columns(
+        pl.col("event_time") + pl.int_range(20_000) * pl.duration(minutes=1)
+    )
+    assert said_by(price_with_alerts(days, pixels=500)).endswith("of each 40.7 min.")
+
+
 def test_short_lines_are_drawn_point_by_point():
     figure = price_with_alerts(make_prices({("A", "x"): 100}, 900), pixels=500)
     assert len(lines_of(figure)[0].x) == 900

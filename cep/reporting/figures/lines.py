@@ -130,7 +130,11 @@ def draw_lines(
     if thinned:
         said.append(
             "long lines are drawn as the lowest and highest value of each "
-            f"{width / 1000:.3g} s"
+            + (
+                f"{width / 1000:.3g} s"
+                if width < 600_000
+                else f"{width / 60_000:.3g} min"
+            )
         )
     return said
 
