@@ -34,7 +34,8 @@ app = typer.Typer(
     Each such entry has a row that says why, with its first 4 kB: of kind quarantine
     (no event of ours, or one that killed the process), late, duplicate, gap (lost
     before it was read), rule (a rule failed on it), output (derived, but refused by
-    its type's model), rollback.
+    its type's model), rollback. The oldest rows go when there are more than the
+    pipeline's max_dead_letters, 1,000,000 by default; `list` says how many did.
 
     \b
     Examples:
@@ -93,11 +94,13 @@ def list_(
             counts[what] += 1
             lost[what] += row.missing
             latest.append(row)
+        trimmed = quarantine.trimmed()
     if as_json:
         names = ("kind", "reason", "stream", "rule")
         found = {
             "pipeline": pipeline,
             "rows": counts.total(),
+            "trimmed": trimmed,
             "counts": [
                 {**dict(zip(names, what, strict=True)), "rows": n, "lost": lost[what]}
                 for what, n in counts.most_common()
@@ -107,6 +110,8 @@ def list_(
         print(json.dumps(found))
         return
     _print_counts(pipeline, counts, lost)
+    if trimmed:
+        print(f"  {trimmed:9,}  older rows were removed at the limit max_dead_letters")
     _print_rows(latest)
 
 

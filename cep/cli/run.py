@@ -231,6 +231,7 @@ def summary_dict(summary: Summary) -> dict[str, object]:
         "accounting": asdict(summary.total),
         "rules": summary.outputs,
         "windows": summary.windows,
+        "dead_letters_trimmed": summary.trimmed,
         "commits": summary.commits,
         "seconds": round(summary.seconds, 3),
         "ended": summary.ended,
@@ -242,6 +243,11 @@ def summary_text(summary: Summary) -> str:
     lines = [f"pipeline {summary.pipeline}, {summary.commits:,} commits"]
     lines += [f"  {name}: {counts}" for name, counts in summary.streams.items()]
     lines.append(f"  all: {summary.total}")
+    if summary.trimmed:
+        lines.append(
+            f"  {summary.trimmed:,} dead letters were removed for newer ones, at the "
+            "limit max_dead_letters"
+        )
     width = max(map(len, summary.outputs), default=0)
     for name, c in summary.outputs.items():
         lines.append(

@@ -403,10 +403,18 @@ def pipelines(view: _Server) -> Iterator[Finding]:
                 "pipelines",
                 "warn",
                 f"{name}: {letters:,} dead letters for {read:,} entries read",
-                f"See why: XRANGE {dlq_key(name)} - + COUNT 10.",
+                f"See why: cep quarantine list {name}",
             )
         elif letters:
             yield Finding("pipelines", "ok", f"{name}: {letters:,} dead letters")
+        if trimmed := int(meta.get("trimmed") or 0):
+            yield Finding(
+                "pipelines",
+                "warn",
+                f"{name}: {trimmed:,} dead letters had to go for newer ones",
+                "Export them in time (cep quarantine export) and purge them, or raise "
+                "max_dead_letters of the pipeline.",
+            )
         lost = sum(one.get("gaps", 0) for one in counts.values())
         if lost:
             yield Finding(

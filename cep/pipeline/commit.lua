@@ -4,14 +4,15 @@
 -- a later one is refused (a stream whose ids have run out, a missing right).
 --
 -- KEYS  1 meta, 2 state, 3 dead letters, 4.. output streams
--- ARGV  1 owner, 2 commit number expected, 3.. sections, each with its length:
+-- ARGV  1 owner, 2 commit number expected, 3 about how many dead letters to keep
+--       at most (0: all), 4.. sections, each with its length:
 --       outputs: n, then n times entries of one shape: key index, a letter for
 --         each word of an entry, c if it is the same in all, number of entries,
 --         those words, then the others of each entry
 --       state fields set: n, then n times (field, value)
 --       state fields removed: n, then the fields
 --       meta fields set: n, then n times (field, value)
--- Returns {"ok", seq} or {"fenced", owner} or {"seq", found} or {"type", key}.
+-- Returns {"ok", seq, dead letters ever trimmed} or {"fenced", owner} or {"seq", found} or {"type", key}.
 -- The server's time is for showing only: nothing that is decided depends on it.
 
 for i, key in ipairs(KEYS) do
@@ -25,11 +26,23 @@ if owner ~= ARGV[1] then return {'fenced', owner or ''} end
 local seq = redis.call('HGET', KEYS[1], 'seq') or '0'
 if seq ~= ARGV[2] then return {'seq', seq} end
 
-local at = 3
+local at = 4
 local function word()
   local value = ARGV[at]
   at = at + 1
   return value
+end
+
+local most, letters, new_letters = ARGV[3], 0, 0
+if most ~= '0' then letters = redis.call('XLEN', KEYS[3]) end
+-- Writes how many dead letters have been trimmed, also if the commit fails then.
+local function trimmed()
+  local so_far = redis.call('HGET', KEYS[1], 'trimmed') or '0'
+  if new_letters == 0 or most == '0' then return so_far end
+  local gone = letters + new_letters - redis.call('XLEN', KEYS[3])
+  so_far = string.format('%d', tonumber(so_far) + gone)
+  if gone > 0 then redis.call('HSET', KEYS[1], 'trimmed', so_far) end
+  return so_far
 end
 
 -- No changes, but what a full server or a missing right would refuse is refused
@@ -50,12 +63,19 @@ for _ = 1, tonumber(word()) do
   end
   for _ = 1, entries do
     for _, i in ipairs(places) do words[i] = word() end
-    local id = redis.pcall('XADD', key, '*', unpack(words))
+    local id
+    if key == KEYS[3] and most ~= '0' then
+      id = redis.pcall('XADD', key, 'MAXLEN', '~', most, '*', unpack(words))
+    else
+      id = redis.pcall('XADD', key, '*', unpack(words))
+    end
     if type(id) == 'table' then
+      trimmed()
       for _, entry in ipairs(added) do redis.call('XDEL', entry[1], entry[2]) end
       return id
     end
     added[#added + 1] = {key, id}
+    if key == KEYS[3] then new_letters = new_letters + 1 end
   end
 end
 for _ = 1, tonumber(word()) do
@@ -74,4 +94,4 @@ redis.call('HSET', KEYS[2], 'seq', next_seq)
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 redis.call('HSET', KEYS[1], 'seq', next_seq, 'alive', now, 'committed', now)
-return {'ok', next_seq}
+return {'ok', next_seq, trimmed()}

@@ -29,6 +29,7 @@ Level = Literal["fast", "safe", "ha"]
 
 DEFAULT_OUT_OF_ORDERNESS = "1s"
 DEFAULT_IDLE = "30s"
+MAX_DEAD_LETTERS = 1_000_000
 
 
 def stream(
@@ -112,6 +113,10 @@ class Pipeline:
     durability
         "fast", "safe" or "ha" (`cep.pipeline.durability`): what is asked of the
         server, which is told at the start where it does not keep it.
+    max_dead_letters
+        About how many dead letters to keep; beyond that the oldest go for newer ones,
+        and are counted. Their memory is that of what came in: 4 kB each at most, and
+        some 300 bytes. None: all, until someone removes them.
     """
 
     name: str
@@ -120,6 +125,7 @@ class Pipeline:
     on_gap: OnGap = "skip"
     on_change: str | Mapping[str, str] = "drop"
     durability: Level | None = None
+    max_dead_letters: int | None = MAX_DEAD_LETTERS
 
     def __init__(
         self,
@@ -130,6 +136,7 @@ class Pipeline:
         on_gap: OnGap = "skip",
         on_change: str | Mapping[str, str] = "drop",
         durability: Level | None = None,
+        max_dead_letters: int | None = MAX_DEAD_LETTERS,
     ) -> None:
         if not rules or not all(isinstance(rule, Rule) for rule in rules):
             raise UsageError(
@@ -147,6 +154,12 @@ class Pipeline:
         object.__setattr__(self, "on_gap", _checked_on_gap(on_gap))
         object.__setattr__(self, "on_change", on_change)
         object.__setattr__(self, "durability", checked_level(durability))
+        if max_dead_letters is not None and max_dead_letters < 1:
+            raise UsageError(
+                f"max_dead_letters of pipeline {name!r} is {max_dead_letters!r}.",
+                "Give how many to keep, 1 at least, or None to keep all.",
+            )
+        object.__setattr__(self, "max_dead_letters", max_dead_letters)
         if not isinstance(on_change, str):
             _refuse_unknown(name, on_change, [rule.name for rule in rules])
         for rule in rules:

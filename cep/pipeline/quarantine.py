@@ -167,6 +167,12 @@ class Quarantine:
                 return
             start = f"({found[-1][0].decode()}"
 
+    def trimmed(self) -> int:
+        """Return how many rows had to go for newer ones, at the pipeline's limit."""
+        with clear_errors(self.client):
+            found: Any = self.client.hget(meta_key(self.name), "trimmed")
+        return int(found or 0)
+
     def row(self, row_id: str) -> Row:
         """Return one row by its id.
 

@@ -115,7 +115,8 @@ class Runner:
         attempt = -1
         while True:
             client = connect_redis(self.url)
-            store = Store(client, self.pipeline.name)
+            most = self.pipeline.max_dead_letters
+            store = Store(client, self.pipeline.name, most)
             reachable = True
             try:
                 session = Session(self, store)

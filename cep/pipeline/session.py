@@ -383,6 +383,7 @@ class Session:
             seconds=time.monotonic() - self.runner.began,
             held_back_by=self.ordering.held_back_by(),
             ended=self.ordering.ended,
+            trimmed=self.store.trimmed,
             windows={
                 name: asdict(counts)
                 for name, counts in self.operator.window_counts().items()

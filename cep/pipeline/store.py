@@ -19,6 +19,7 @@ Fields of ``cep:{name}:meta``:
 ``outputs``    JSON: rule to numbers of matches, outputs, suppressed ones
 ``marks``      JSON: stream to its last look (`cep.pipeline.gaps.Mark`)
 ``attempts``   JSON: deaths without a commit (`cep.pipeline.poison.Attempts`)
+``trimmed``    how many dead letters had to go for newer ones
 ``ticks``      last tick that time has passed
 ``resume:R``   when someone asked that rule R, which had stopped, go on
                (`cep.pipeline.resuming`)
@@ -112,13 +113,20 @@ class Store:
     is refused with FencedError, whatever it still believes.
     """
 
-    def __init__(self, client: redis_py.Redis, name: str) -> None:
+    def __init__(
+        self,
+        client: redis_py.Redis,
+        name: str,
+        max_dead_letters: int | None = None,
+    ) -> None:
         self.client, self.name = client, name
         self.meta, self.state = meta_key(name), state_key(name)
         self.dlq, self.ticks = dlq_key(name), ticks_key(name)
         self._ownership = Ownership(client, name, self.meta)
         self.owner = self._ownership.token
         self.seq = 0
+        self.trimmed = 0  # dead letters ever, at the last commit
+        self._most_letters = max_dead_letters or 0
         self._beaten = 0.0
         source = files("cep.pipeline").joinpath("commit.lua").read_text()
         self._script = client.register_script(source)
@@ -152,6 +160,7 @@ class Store:
                 for name, value in self.client.hscan_iter(self.state, count=1000)
             }
         self.seq = self._decoded(meta, "seq", int, 0)
+        self.trimmed = self._decoded(meta, "trimmed", int, 0)
         self._check_whole(state)
         stored = Stored(seq=self.seq, state=state)
         for name, kind in _KINDS.items():
@@ -255,7 +264,7 @@ class Store:
             (stream, shape, list(some))
             for (stream, shape), some in groupby(blocks, key=_alike)
         ]
-        parts.append(_words(self.owner, self.seq, len(runs)))
+        parts.append(_words(self.owner, self.seq, self._most_letters, len(runs)))
         for stream, shape, some in runs:
             count = sum(block.entries for block in some)
             parts.append(_words(places[stream], shape.mask, count))
@@ -283,7 +292,7 @@ class Store:
             raise UsageError(
                 f"The key {found} is of another type.", "Remove it, or rename ours."
             )
-        self.seq = int(found)
+        self.seq, self.trimmed = int(found), int(answer[2])
         self._beaten = time.monotonic()
 
     def _evaluate(self, parts: list[Words]) -> Any:

@@ -17,7 +17,7 @@ class Summary:
 
     ``windows`` says of each group of windows how many events it holds, and, since
     this process started, how many left early by its limits and how many keys were
-    forgotten.
+    forgotten. ``trimmed`` is how many dead letters had to go for newer ones.
     """
 
     pipeline: str
@@ -27,6 +27,7 @@ class Summary:
     seconds: float
     held_back_by: str | None = None
     ended: bool = False
+    trimmed: int = 0
     windows: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
