@@ -22,6 +22,9 @@ def resume(
     what came in the meantime it will not see. A pipeline that runs takes it up
     within a second, one that does not when it is started.
 
+    `cep run` tells which rule has stopped, and why; `cep quarantine list PIPELINE
+    --kind rule` lists the events that it failed on.
+
     The rule begins without the matches that it had begun: events that it has not
     seen might have ended them. Its windows are as if it had never stopped.
 

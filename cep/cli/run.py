@@ -41,7 +41,8 @@ def run(
         bool,
         typer.Option(
             "--drain",
-            help="Take what is there as the whole input, process it and stop.",
+            help="Take what is there as the whole input, process it and stop, for "
+            "good: the pipeline cannot be started again under its name.",
         ),
     ] = False,
     takeover: Annotated[
@@ -54,14 +55,15 @@ def run(
         OnGap | None,
         typer.Option(
             help="When entries were lost before they were read: write a dead letter "
-            "and go on, or stop."
+            "and go on (skip), or stop. By default what the pipeline says, or skip."
         ),
     ] = None,
     durability: Annotated[
         str | None,
         typer.Option(
             help="What is asked of the server: fast (on disk within a second), safe "
-            "(on disk with each commit) or ha (at a replica, too)."
+            "(on disk with each commit) or ha (at a replica, too). It is not set, but "
+            "what the server lacks of it is told."
         ),
     ] = None,
     max_rss: Annotated[

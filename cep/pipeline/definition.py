@@ -51,7 +51,9 @@ def stream(
         After how long a silence time goes on without this stream, which then
         trails what arrives elsewhere by so much. A stream never heard has been
         silent since the first entry of any stream. None: never, which is right
-        when history is replayed in several parts.
+        when history is replayed in several parts. While it is silent the events of
+        the others wait in memory, with no bound but the process's ``max_rss``; of
+        100,000 the operator is told.
     deduplicate
         Whether an event with the id of an earlier one that is not below the
         stream's watermark is a copy, as of a publisher that tried again: it is

@@ -1,14 +1,16 @@
 """Limits and periods of the live runtime.
 
 A commit is cut where the first of its limits is reached, at an entry's or a
-step's end, never inside the effects of one event.
+step's end, never inside the effects of one event. Bytes are those of outputs and
+dead letters. State is not counted: a step changes that of at most as many keys a
+rule as it has rows, and of the keys for which a time has come.
 """
 
 from __future__ import annotations
 
 COMMIT_SECONDS = 0.1
 COMMIT_BYTES = 1_000_000
-STEP_ROWS = 8_000  # rows, hence at most that many changed keys, between looks
+STEP_ROWS = 8_000  # rows between looks
 FIRST_ROWS = 1_000  # those of the first step, before it is known what comes of one
 
 READ_COUNT = 5_000
