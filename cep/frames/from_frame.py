@@ -179,7 +179,8 @@ def _types(
             return np.zeros(len(table), np.int32), [event_type]
     elif "type" not in table.columns:
         raise UsageError(
-            "The frame has no column 'type'.", "Add one, or pass event_type=..."
+            "The frame has no column 'type'.",
+            "Add one, or pass event_type=..., or types=... with one type to load.",
         )
     column = _text(table["type"], "event types")
     if column.null_count():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,15 @@ from cep.frames.span import FIRST, LAST, End, entry_span, time_ms_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
+    import pyarrow as pa
+
     from cep.events.columns import BadRow, EventColumns
     from cep.frames.progress import Advance
     from cep.frames.span import EntryId
 
+Frame: TypeAlias = "pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table"
+Data: TypeAlias = "Frame | Mapping[str, Frame]"
 Form: TypeAlias = Literal["polars", "pandas", "arrow"]
 
 _FORMS: Final = {"polars": lambda frame: frame, "pandas": to_pandas, "arrow": to_arrow}
@@ -44,6 +50,7 @@ def load(
     url: str | None = ...,
     archive: str | Path | None = ...,
     live: bool = ...,
+    data: Data | None = ...,
     start: End | None = ...,
     end: End | None = ...,
     event_start: End | None = ...,
@@ -65,6 +72,7 @@ def load(
     url: str | None = ...,
     archive: str | Path | None = ...,
     live: bool = ...,
+    data: Data | None = ...,
     start: End | None = ...,
     end: End | None = ...,
     event_start: End | None = ...,
@@ -86,6 +94,7 @@ def load(
     url: str | None = ...,
     archive: str | Path | None = ...,
     live: bool = ...,
+    data: Data | None = ...,
     start: End | None = ...,
     end: End | None = ...,
     event_start: End | None = ...,
@@ -106,6 +115,7 @@ def load(
     url: str | None = None,
     archive: str | Path | None = None,
     live: bool = True,
+    data: Data | None = None,
     start: End | None = None,
     end: End | None = None,
     event_start: End | None = None,
@@ -139,6 +149,11 @@ def load(
         as it goes, then from the server.
     live
         Without it: what is in the archive only, without a server.
+    data
+        Frames to take instead, of polars, pandas or Arrow: that of the stream, or a
+        mapping of stream to frame. Their columns are those that
+        `columns_from_frame` takes; ``type`` may be left out where ``types`` is one.
+        Without ``entry_id``, rows arrive in their order, at their event time.
     start, end
         Which entries, by *arrival* (the entry id's time): an aware datetime,
         ISO 8601 text, ``"-15m"`` for so long before the newest entry of all
@@ -188,6 +203,9 @@ def load(
     >>> trades = load("market.events", url="sample", types="market.trade", limit=3)
     >>> trades["price"].to_list()
     [61837.63, 2683.8, 2683.8]
+    >>> later = load("market.events", data=trades, as_="pandas", start="-1s")
+    >>> later["price"].tolist()
+    [61837.63, 2683.8, 2683.8]
     """
     if as_ not in _FORMS:
         near = near_miss(str(as_), _FORMS)
@@ -206,7 +224,9 @@ def load(
     )
     bad: list[BadRow] = []
     frames = {}
-    with source_of(url, archive, registry, live=live) as source:
+    with source_of(
+        url, archive, registry, live=live, data=of_streams(data, names), types=types
+    ) as source:
         for name in names:
             source.check(name)
         span = entry_span(start, end, lambda: newest_of(source, names))
@@ -281,8 +301,17 @@ def source_of(
     registry: Registry,
     *,
     live: bool = True,
+    data: Mapping[str, Any] | None = None,
+    types: str | Sequence[str] | None = None,
 ) -> Iterator[Source]:
     """Give where to read from; see `load`."""
+    if data is not None:
+        if url is not None or archive is not None:
+            raise UsageError(
+                "data, and a server or an archive as well.", "Pass one of the two."
+            )
+        yield FrameSource.of_frames(data, registry, types)
+        return
     if archive is None and not live:
         raise UsageError("live=False without an archive.", "Pass archive=FOLDER.")
     if url == SAMPLE:
@@ -303,6 +332,18 @@ def source_of(
     with connect_redis(url) as client:
         found = RedisSource(client, registry)
         yield found if kept is None else JoinedSource(kept, found)
+
+
+def of_streams(data: Data | None, streams: Sequence[str]) -> Mapping[str, Any] | None:
+    """Return the frame of each stream; a single frame is that of the only stream."""
+    if data is None or isinstance(data, Mapping):
+        return data
+    if len(streams) != 1:
+        raise UsageError(
+            f"data is one frame for {len(streams)} streams.",
+            "Pass a mapping of stream to frame.",
+        )
+    return {streams[0]: data}
 
 
 def newest_of(source: Source, streams: Sequence[str]) -> int:

@@ -33,7 +33,7 @@ from cep.clock import duration_ns
 from cep.events.codec import FUTURE_TOLERANCE_MS
 from cep.events.registry import Registry, registry
 from cep.frames.convert import to_polars
-from cep.frames.load import Wanted, newest_of, report_bad, source_of
+from cep.frames.load import Wanted, newest_of, of_streams, report_bad, source_of
 from cep.frames.shape import OWN, column_name, field_name
 from cep.frames.sources import FrameSource
 from cep.frames.span import FIRST, LAST, End, entry_span
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cep.events.columns import EventColumns
+    from cep.frames.load import Data
     from cep.frames.span import EntryId
 
 _TIME: Final = "event_time"
@@ -58,6 +59,7 @@ def scan(
     url: str | None = ...,
     archive: str | Path | None = ...,
     live: bool = ...,
+    data: Data | None = ...,
     start: End | None = ...,
     end: End | None = ...,
     types: str | Sequence[str] | None = ...,
@@ -74,6 +76,7 @@ def scan(
     url: str | None = ...,
     archive: str | Path | None = ...,
     live: bool = ...,
+    data: Data | None = ...,
     start: End | None = ...,
     end: End | None = ...,
     types: str | Sequence[str] | None = ...,
@@ -89,6 +92,7 @@ def scan(
     url: str | None = None,
     archive: str | Path | None = None,
     live: bool = True,
+    data: Data | None = None,
     start: End | None = None,
     end: End | None = None,
     types: str | Sequence[str] | None = None,
@@ -105,7 +109,7 @@ def scan(
 
     Parameters
     ----------
-    streams, url, archive, live, start, end, types, envelope, registry
+    streams, url, archive, live, data, start, end, types, envelope, registry
         As for `load`; ``"-15m"`` counts from the newest entry at the time of reading.
     max_delay
         How long after its event time an event arrives at most; durations as
@@ -133,6 +137,7 @@ def scan(
     delay_ms = None
     if max_delay is not None:
         delay_ms = duration_ns(max_delay, allow_zero=True) // 1_000_000
+    frames = of_streams(data, [streams] if isinstance(streams, str) else streams)
     if not isinstance(streams, str):
         return {
             stream: scan(
@@ -140,6 +145,7 @@ def scan(
                 url=url,
                 archive=archive,
                 live=live,
+                data=frames,
                 start=start,
                 end=end,
                 types=types,
@@ -169,7 +175,9 @@ def scan(
         fields, extras = _asked(whole, needed)
         bounds = arrival_bounds(predicate, delay_ms)
         entries, late, reasons = 0, 0, Counter[str]()
-        with source_of(url, archive, registry, live=live) as source:
+        with source_of(
+            url, archive, registry, live=live, data=frames, types=types
+        ) as source:
             source.check(streams)
             first, last = entry_span(start, end, lambda: newest_of(source, [streams]))
             # Where both are given, the first rows are meant of all there are.

@@ -1,4 +1,4 @@
-"""Where frames are loaded from: a Redis server, or the bundled sample.
+"""Where frames are loaded from: a Redis server, the bundled sample, or frames.
 
 What talks to a server is imported when a server is asked for: the sample needs
 neither redis nor the reader's compiled kernels.
@@ -13,7 +13,7 @@ import polars as pl
 from cep import sample
 from cep.errors import UsageError, near_miss
 from cep.events.registry import STREAMS, Registry
-from cep.frames.from_frame import columns_from_frame
+from cep.frames.from_frame import as_polars, columns_from_frame
 from cep.frames.span import FIRST, LAST
 
 if TYPE_CHECKING:
@@ -173,6 +173,30 @@ class FrameSource:
 
         return FrameSource(sample.streams(), read)
 
+    @staticmethod
+    def of_frames(
+        frames: Mapping[str, Any],
+        registry: Registry,
+        types: str | Sequence[str] | None = None,
+    ) -> FrameSource:
+        """Return frames of the user's own, as `columns_from_frame` takes them.
+
+        A frame without a column ``type`` holds events of ``types``, if that is one.
+        """
+        named = [types] if isinstance(types, str) else list(types or ())
+
+        def read(stream: str) -> EventColumns:
+            frame = as_polars(frames[stream])
+            only = len(named) == 1 and "type" not in frame.columns
+            return columns_from_frame(
+                frame,
+                stream=stream,
+                event_type=named[0] if only else None,
+                registry=registry,
+            )
+
+        return FrameSource(list(frames), read, "data")
+
     def check(self, stream: str) -> None:
         """Refuse a name that is not among the streams."""
         if stream not in self._known:
@@ -181,7 +205,7 @@ class FrameSource:
                 f"{self._where} has no stream {stream!r}.",
                 f"Did you mean {near[0]!r}?"
                 if near
-                else f"It has {', '.join(self._known)}.",
+                else f"It has {', '.join(self._known) or 'none'}.",
             )
 
     def newest_ms(self, stream: str) -> int | None:
