@@ -262,8 +262,13 @@ def cleared(error: Exception, url: str | redis.Redis | None = None) -> CepError:
     for secret in filter(None, secrets):
         text = text.replace(secret, HIDDEN)
     if isinstance(error, AuthenticationError):
-        wanted = "called without any password" in text or "required" in text.lower()
-        word = "NOAUTH" if wanted else "WRONGPASS"
+        if "called without any password" in text:
+            return AccessDeniedError(
+                where,
+                "this server has no password for the default user",
+                "Take the password out of the URL, or name the user it belongs to.",
+            )
+        word = "NOAUTH" if "required" in text.lower() else "WRONGPASS"
         return AccessDeniedError(where, text, _REMEDIES[word])
     if isinstance(error, AskError):  # MovedError is one; both drop their code
         return ConnectionFailedError(where, f"MOVED {text}", _REMEDIES["MOVED"])

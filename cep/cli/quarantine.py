@@ -167,8 +167,10 @@ def retry(
     """Publish events of rows again on their streams, each once.
 
     They are taken from the stream, or from the row where it holds all bytes, and
-    must be good now: register the type, mend the rule, then retry. An event that
-    would be late is not published without --now. Exit code 1 if one was not.
+    must be good now: register the type, mend the model, then retry. An event that
+    would be late is not published without --now. Rows of kind "rule" are kept for
+    reading: all other rules have processed those events, and published again they
+    would be copies. Exit code 1 if one was not published.
 
     \b
     Examples:

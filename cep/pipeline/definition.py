@@ -252,11 +252,11 @@ def load_pipeline(path: str | Path) -> Pipeline:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except CepError:
-        raise
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), 0)
+        if isinstance(error, CepError):
+            raise UsageError(f"{path}:{line}: {error}", "") from error
         if isinstance(error, SyntaxError) and error.filename == str(path):
             line = error.lineno or line
         raise UsageError(

@@ -24,6 +24,7 @@ import msgspec
 import redis as redis_py
 
 from cep.bus.connection import clear_errors
+from cep.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,6 +165,8 @@ class Gaps:
         ------
         ConnectionFailedError
             If the connection was lost.
+        UsageError
+            If a key is not a stream.
         """
         pipe = self._client.pipeline(transaction=False)
         for stream in streams:
@@ -175,6 +178,11 @@ class Gaps:
             if isinstance(answer, redis_py.ResponseError):
                 if "no such key" in str(answer).lower():
                     looks[stream] = Look()
+                elif "wrong kind of value" in str(answer).lower():
+                    raise UsageError(
+                        f"The key {stream!r} is not a stream.",
+                        "Read another one, or delete the key.",
+                    )
                 else:
                     self.blind = str(answer)
             elif isinstance(answer, Exception):

@@ -316,6 +316,12 @@ def py(function: Callable[..., object], reads: Sequence[Expr]) -> Expr:
     slow holds up the pipeline, which says so and changes nothing by it.
     """
     fields = []
+    if isinstance(reads, Expr):
+        raise RuleError(
+            f"py({function.__name__})",
+            f"reads is {reads!r}, not a list",
+            "list the fields that the function gets: reads=[e.price, e.quantity]",
+        )
     for item in reads:
         if not isinstance(item, Field):
             raise RuleError(

@@ -75,6 +75,20 @@ def test_no_password(locked, ends):
     assert "Put the user and password into the URL" in line
 
 
+def test_a_password_where_there_is_none(redis_url, ends):
+    code, line = ends(with_login(redis_url, f":{CANARY}"))
+    assert code == 6
+    assert "has no password" in line
+    assert "Take the password out of the URL" in line
+
+
+def test_a_key_that_is_no_stream_is_named(redis, redis_url, ends):
+    redis.set("market.events", "hello")
+    code, line = ends(redis_url)
+    assert code == 2
+    assert "'market.events' is not a stream" in line
+
+
 @pytest.mark.parametrize("lacking", ["xread", "evalsha", "hgetall"])
 def test_a_missing_right(lacking, redis, redis_url, ends):
     redis.acl_setuser(

@@ -81,6 +81,18 @@ def test_an_error_below_the_module_names_the_line_that_led_there(tmp_path, monke
         load_pipeline(path)
 
 
+def test_an_error_in_a_rule_names_its_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from cep import e, emit, on, py, rule\n"
+        "@rule('one')\ndef one():\n"
+        "    odd = py(len, e.symbol)\n"
+        "    return on('market.trade').where(odd), emit()\n"
+    )
+    with pytest.raises(UsageError, match=r"mine\.py:4: .*py\(len\).*reads=\[e"):
+        load_pipeline(path)
+
+
 def test_a_module_that_changed_is_loaded_anew(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
