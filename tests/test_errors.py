@@ -30,6 +30,11 @@ EXAMPLES = [
         ),
     ),
     (
+        errors.ArchiveError("a.parquet is cut short.", "Restore it from a copy."),
+        RuntimeError,
+        "a.parquet is cut short. Restore it from a copy.",
+    ),
+    (
         errors.InvalidIdError("abc", "it has 3 characters"),
         ValueError,
         (

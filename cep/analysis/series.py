@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from cep.analysis.columns import checked_columns, time_column_ns
+from cep.errors import UsageError
 from cep.frames.from_frame import as_polars
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ def series(
     >>> series(frame, transform="none").values, len(series(frame))
     (array([2.]), 1)
     """
+    if transform not in ("log", "none"):
+        raise UsageError(
+            f"transform is {transform!r}.",
+            'Use "log" for prices, or "none" for values as they are.',
+        )
     rows = as_polars(frame)
     checked_columns(rows, (time, value))
     ns = time_column_ns(rows, time)

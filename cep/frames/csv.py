@@ -25,7 +25,7 @@ def write_csv(frame: pl.DataFrame, path: Path) -> Path:
     for name, dtype in frame.schema.items():
         cell = pl.col(name)
         if isinstance(dtype, pl.Duration):
-            cell = cell.dt.total_nanoseconds() / 1e9
+            cell = (cell.dt.total_nanoseconds() / 1e9).round(9)
         elif isinstance(dtype, pl.Datetime):
             cell = cell.dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
         elif isinstance(dtype, (pl.List, pl.Struct)):

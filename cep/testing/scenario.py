@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cep.backtesting.run import RulesAndStreams
     from cep.engine.derive import DerivedEvent
     from cep.engine.ordering import InputStream
+    from cep.events import Event
     from cep.rules.rule import Rule
 
 RUNS: Final = 4  # out of order, besides the one in order
@@ -65,6 +66,8 @@ class Scenario:
         ------
         AssertionError
             If a run out of order derives something else.
+        UsageError
+            If no event that a rule could see has the rule's key.
         """
         found = rules_of(rules, "when")
         stage = Stage(self, found, rules, max_out_of_orderness)
@@ -72,6 +75,10 @@ class Scenario:
         for number in range(runs):
             stage.check(first, self.seed + number)
         return Outcome(stage, first)
+
+
+def _field(event: Event, name: str) -> Any:
+    return event.data[name] if name in event.data else getattr(event, name, None)
 
 
 class Stage:
@@ -89,6 +96,26 @@ class Stage:
         last = max([scenario.end_ms, *(one.at_ms for one in scenario.given)])
         # Rows lie below the watermark; limits are whole milliseconds.
         self.until_ns = (START_MS + last) * NS_PER_MS + 1
+        for rule in self.rules:
+            self._check_key(rule)
+
+    def _check_key(self, rule: Rule) -> None:
+        """Refuse a test whose events no rule could see: it would show nothing."""
+        events = [
+            one.event
+            for one in self.scenario.given
+            if one.event.type in rule.sources and rule.key
+        ]
+        if not events or any(
+            _field(event, name) is not None for event in events for name in rule.key
+        ):
+            return
+        names = ", ".join(f"{name}=..." for name in rule.key)
+        raise UsageError(
+            f"None of the {len(events)} events that rule {rule.name!r} could see has "
+            f"its key {', '.join(rule.key)}, so it passes over all of them.",
+            f"Give the events their key: events(..., {names}).",
+        )
 
     def streams(self, history: History) -> list[InputStream]:
         """Return how time is judged."""

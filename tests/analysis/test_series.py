@@ -62,3 +62,8 @@ def test_a_time_that_is_none_is_refused():
     frame = make_frame([(0, 1.0)]).cast({"event_time": pl.Int64})
     with pytest.raises(UsageError, match="'event_time' is Int64, not a datetime"):
         series(frame)
+
+
+def test_a_transform_that_is_none_is_refused():
+    with pytest.raises(UsageError, match="transform is 'ln'"):
+        series(make_frame([(0, 1.0)]), transform="ln")

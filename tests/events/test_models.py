@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from cep.events import STREAMS, registry
 
 # Other test modules may have registered types of their own by now.
-TYPES = [t for t in registry.all() if t.model.__module__.startswith("cep.")]
+TYPES = [t for t in registry.all() if t.model.__module__.startswith("cep.events.")]
 
 # A field is `name: kind`, `?` marks optional ones, `|` parts choices, `+` a
 # string that may not be empty, `[x]` a list and `{}` an object.

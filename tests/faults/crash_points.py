@@ -50,7 +50,7 @@ POINTS = {
     "before a read": Point(ColumnarReader, "read", "before", 3),
     "after a read": Point(ColumnarReader, "read", "after", 3),
     "building a dead letter": Point(intake, "dead_letter", "after", 3),
-    "in a rule": Point(RunningRule, "feed", "after", 9),
+    "in a rule": Point(RunningRule, "take_matches", "after", 9),
     "in the first commit": Point(Store, "commit", "sent", begun=False),
     "before a commit is sent": Point(Store, "commit", "before", 3),
     "before the reply to a commit": Point(Store, "commit", "sent", 3),

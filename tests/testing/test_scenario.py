@@ -285,6 +285,23 @@ def mean():
     return on("market.trade").where(e.price > 0), emit(mean=avg(e.price).over("10s"))
 
 
+def test_events_that_no_rule_can_see_for_want_of_a_key_are_refused():
+    @rule("stuck", key="correlation_id")
+    def stuck():
+        asked = on("ai.content.generation.requested", name="asked")
+        done = on("ai.content.generation.completed", name="done")
+        return seq(asked).not_then(done).within("30s"), emit()
+
+    asked = events("ai.content.generation.requested", request_id=["r1"])
+    with pytest.raises(
+        UsageError, match=r"key correlation_id, .* correlation_id=\.\.\."
+    ):
+        given(asked, advance("31s")).when(stuck)
+    known = events("ai.content.generation.requested", correlation_id="c")
+    given(known, advance("31s")).when(stuck).expect(1)
+    given(known, asked, advance("31s")).when(stuck).expect(1)
+
+
 def test_streams_of_hypothesis_refuse_unknown_fields():
     with pytest.raises(UsageError, match="None of the types has a field 'prcie'"):
         event_streams("market.trade", prcie=st.just(1))
