@@ -5,21 +5,12 @@ import random
 import live
 import pytest
 
-from cep.ops.crash_test import Trial
-from tests.faults import outages, work
+from tests.faults import outages
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
+ENTRIES = 1_000
 EACH = 20
-
-
-@pytest.fixture
-def trial(server_address, tmp_path):
-    log = tmp_path / "pipeline.log"
-    with Trial(
-        server_address, work.MODULE, work.entries(1000), log, target=work.cep_run
-    ) as one:
-        yield one
 
 
 def lose(trial, rounds, dice):

@@ -5,21 +5,12 @@ import json
 import pytest
 
 from cep.bus.keys import meta_key
-from cep.ops.crash_test import Trial
 from tests.faults import work, zombies
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
+ENTRIES = 1_500
 ROUNDS = 4
-
-
-@pytest.fixture
-def trial(server_address, tmp_path):
-    log = tmp_path / "pipeline.log"
-    with Trial(
-        server_address, work.MODULE, work.entries(1500), log, target=work.cep_run
-    ) as one:
-        yield one
 
 
 def test_the_loser_ends_with_3_naming_the_winner_and_nothing_is_twice(trial):
