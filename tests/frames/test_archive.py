@@ -445,6 +445,18 @@ def test_a_target_that_is_not_empty_is_refused_unless_told(redis, root):
     assert words(redis, "copy") == before
 
 
+def test_a_restore_that_meets_damage_says_what_it_has_written(redis, root):
+    for number in range(1, 40):
+        redis.xadd(MARKET, {"n": str(number)}, id=f"{number}-0")
+        if number % 13 == 0:
+            archive(redis, root)
+    path = parts_of(root, MARKET)[1].path
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ArchiveError, match="13 entries were written to copy before"):
+        restore(redis, root, MARKET, into="copy")
+    assert redis.xlen("copy") == 13
+
+
 def test_a_part_of_an_archive_can_be_restored(redis, root):
     numbered(redis, 30)
     archive(redis, root)

@@ -73,21 +73,30 @@ def restore(
     end = info["last-generated-id"].decode() if info else "0-0"
     begun = following(parsed(end))
     done = gone = 0
-    for part in parts:
-        if part.first > last:
-            break
-        footer = part.footer()
-        gone += footer.missing
-        if part.last < first:
-            gone += footer.rows
-        elif part.first < first:
-            gone += sum(map(len, part.groups(FIRST, preceding(first))))
-        for table in part.groups(max(first, begun), last):
-            for at in range(0, len(table), _AT_ONCE):
-                rows = _add(client, target, table.slice(at, _AT_ONCE))
-                done += rows
-                if told is not None:
-                    told(rows)
+    try:
+        for part in parts:
+            if part.first > last:
+                break
+            footer = part.footer()
+            gone += footer.missing
+            if part.last < first:
+                gone += footer.rows
+            elif part.first < first:
+                gone += sum(map(len, part.groups(FIRST, preceding(first))))
+            for table in part.groups(max(first, begun), last):
+                for at in range(0, len(table), _AT_ONCE):
+                    rows = _add(client, target, table.slice(at, _AT_ONCE))
+                    done += rows
+                    if told is not None:
+                        told(rows)
+    except ArchiveError as error:
+        if not done:
+            raise
+        raise ArchiveError(
+            error.problem,
+            f"{error.remedy} {done:,} entries were written to {target} before this; "
+            "--resume goes on after them.",
+        ) from error
     if done:
         _set_counts(client, target, gone)
     return done
