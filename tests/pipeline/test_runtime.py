@@ -262,7 +262,7 @@ def test_streams_that_do_not_exist_yet_may_come_later(redis, redis_url):
 
 def test_an_input_of_another_type_is_one_clear_error(redis, redis_url):
     redis.set(live.MARKET, "text")
-    with pytest.raises(UsageError, match="That key is not a stream"):
+    with pytest.raises(UsageError, match="is not a stream"):
         live.once(redis_url, EVERY)
 
 
