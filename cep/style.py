@@ -140,3 +140,21 @@ def template() -> go.layout.Template:
         "margin": {"l": 60, "r": 20, "t": 110, "b": 60},
     }
     return go.layout.Template(layout=layout)
+
+
+def name_panel(figure: go.Figure, row: int, text: str) -> None:
+    """Write what a panel shows, and in which unit, above its left corner."""
+    figure.add_annotation(
+        text=text,
+        x=0,
+        y=1,
+        xref="x domain",
+        yref="y domain",
+        xanchor="left",
+        yanchor="bottom",
+        yshift=3,
+        showarrow=False,
+        font={"size": 13},
+        row=row,
+        col=1,
+    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from cep.style import ALERTS, INK, LINES, LONGEST_NAME, plain, template
+from cep.style import ALERTS, INK, LINES, LONGEST_NAME, name_panel, plain, template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +46,15 @@ def backtest_sheet(bt: Backtest) -> go.Figure:
         rows=rows, row_heights=heights, vertical_spacing=min(0.9, 84 / sum(heights))
     )
     said = [f"{len(bt.events):,} alerts", *_draw_alerts(figure, bt, rules)]
-    _name(figure, 1, "Alerts by rule" + (", and labels (bars)" if scored else ""))
+    name_panel(figure, 1, "Alerts by rule" + (", and labels (bars)" if scored else ""))
     figure.update_xaxes(title_text="Event time (UTC)", type="date", row=1, col=1)
     if scored:
         _draw_scores(figure, list(bt.scores.values()))
-        _name(figure, 2, "Scores with 95 % intervals, beside chance")
+        name_panel(figure, 2, "Scores with 95 % intervals, beside chance")
         _draw_leads(figure, bt)
-        _name(figure, 3, "Lead: moment of the label minus first alert, labels found")
+        name_panel(
+            figure, 3, "Lead: moment of the label minus first alert, labels found"
+        )
         some = next(iter(bt.scores.values()))
         said.append(
             f"intervals from {some.blocks} blocks of time"
@@ -240,23 +242,6 @@ def _unit(longest_s: float) -> tuple[float, str]:
         if longest_s >= 2 * seconds:
             return seconds, name
     return 1, "seconds"
-
-
-def _name(figure: go.Figure, row: int, text: str) -> None:
-    figure.add_annotation(
-        text=text,
-        x=0,
-        y=1,
-        xref="x domain",
-        yref="y domain",
-        xanchor="left",
-        yanchor="bottom",
-        yshift=3,
-        showarrow=False,
-        font={"size": 13},
-        row=row,
-        col=1,
-    )
 
 
 def heatmap(

@@ -80,24 +80,6 @@ def moments(times: NDArray[np.int64]) -> NDArray[np.datetime64]:
     return times.astype("datetime64[ms]")
 
 
-def name_panel(figure: go.Figure, row: int, text: str) -> None:
-    """Write what a panel shows, and in which unit, above its left corner."""
-    figure.add_annotation(
-        text=text,
-        x=0,
-        y=1,
-        xref="x domain",
-        yref="y domain",
-        xanchor="left",
-        yanchor="bottom",
-        yshift=3,
-        showarrow=False,
-        font={"size": 13},
-        row=row,
-        col=1,
-    )
-
-
 def finish(
     figure: go.Figure,
     title: str,

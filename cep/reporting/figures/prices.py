@@ -8,11 +8,11 @@ import polars as pl
 
 from cep.errors import UsageError
 from cep.reporting.figures.alerts import draw_alerts
-from cep.reporting.figures.base import checked, finish, name_panel, span_of, times_of
+from cep.reporting.figures.base import checked, finish, span_of, times_of
 from cep.reporting.figures.lines import draw_lines, lines_of, panels_of
 from cep.reporting.figures.rates import draw_rates
 from cep.reporting.html import write_html
-from cep.style import LONGEST_NAME, plain
+from cep.style import LONGEST_NAME, name_panel, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

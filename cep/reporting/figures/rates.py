@@ -11,11 +11,10 @@ from cep.reporting.figures.base import (
     checked,
     finish,
     moments,
-    name_panel,
     span_of,
     times_of,
 )
-from cep.style import LINES, plain
+from cep.style import LINES, name_panel, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
